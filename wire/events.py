@@ -1,0 +1,417 @@
+"""Events that the gateway sends, one type each, in the wire's own words (protocol §3).
+
+`msgspec.json.encode(event)` is the frame. Fields left `UNSET` are not sent. Times named `*_ms` are integer milliseconds;
+`ts`, `timestamp`, `started_at`, `ended_at` are epoch seconds. `agent_id`, `call_id`, `session_id`, `ts` and `seq` are
+stamped by the call's event queue, not by whoever states the fact.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+Maybe = UnsetType
+
+
+class Event(msgspec.Struct, kw_only=True, tag_field="event"):
+    """Anything the gateway sends to an agent's socket."""
+
+
+# --- the connection and its agents (not bound to a call) --------------------------------------------------------
+
+
+class Connected(Event, tag="connected"):
+    """The key was accepted."""
+
+    connection_id: str
+    org_id: str
+    protocol_version: str = "2"
+
+
+class Ping(Event, tag="ping"):
+    """Are you there?"""
+
+
+class Pong(Event, tag="pong"):
+    """Answer to the client's ping."""
+
+    timestamp: float
+
+
+class ErrorEvent(Event, tag="error"):
+    """A command was refused, or something went wrong. Never names another code in its text (protocol §1.8)."""
+
+    code: str
+    error: str
+    agent_id: str | Maybe = UNSET
+    call_id: str | Maybe = UNSET
+    command: str | Maybe = UNSET
+    phone: str | Maybe = UNSET
+    ref: str | Maybe = UNSET
+    owner: str | Maybe = UNSET
+    holder_alive: bool | Maybe = UNSET
+    retry_after_s: float | Maybe = UNSET
+    used: int | Maybe = UNSET
+    limit: int | Maybe = UNSET
+
+
+class AgentEvent(Event):
+    """Something about one agent; `agent_id` is exactly what that connection called it."""
+
+    agent_id: str
+
+
+class AgentCreated(AgentEvent, tag="agent.created"):
+    """The agent may be used now."""
+
+
+class AgentResumed(AgentEvent, tag="agent.resumed"):
+    """A known agent was bound again."""
+
+
+class AgentConfigured(AgentEvent, tag="agent.configured"):
+    """New defaults for future calls."""
+
+
+class AgentRemoved(AgentEvent, tag="agent.removed"):
+    """The agent is gone, its calls ended."""
+
+
+class AgentDisplaced(AgentEvent, tag="agent.displaced"):
+    """An operator took the agent away from this connection."""
+
+    reason: str
+
+
+class ChannelAdded(AgentEvent, tag="channel.added"):
+    """`ref` is what the client sent, or the type where there is none."""
+
+    type: str
+    ref: str
+
+
+class ChannelConfigured(AgentEvent, tag="channel.configured"):
+    """New defaults for future calls of that channel."""
+
+    ref: str
+
+
+class ChannelRemoved(AgentEvent, tag="channel.removed"):
+    """No more calls from there."""
+
+    ref: str
+
+
+class DevConfigured(AgentEvent, tag="dev.configured"):
+    """The callers that reach this development agent."""
+
+    callers: list[str]
+
+
+# --- one call ---------------------------------------------------------------------------------------------------
+
+
+class CallEvent(Event):
+    """A fact of one call."""
+
+    agent_id: str = ""
+    call_id: str = ""
+    session_id: str = ""
+    ts: float = 0.0
+    seq: int = 0
+
+
+class CallStarted(CallEvent, tag="call.started"):
+    """Media is up. First frame of a call (protocol §3.1)."""
+
+    from_: str = msgspec.field(name="from")
+    to: str
+    direction: str
+    transport: str
+    metadata: dict[str, msgspec.Raw]
+    language: str
+    resumed: bool | Maybe = UNSET
+
+
+class CallMessage(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One entry of the call's record, OpenAI-shaped."""
+
+    role: str
+    content: str | None
+    tool_calls: list[ToolCallRecord] | Maybe = UNSET
+    tool_call_id: str | Maybe = UNSET
+
+
+class ToolCallFunction(msgspec.Struct):
+    """Name and JSON text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCallRecord(msgspec.Struct):
+    """A tool call inside an assistant entry of the record."""
+
+    id: str
+    function: ToolCallFunction
+    type: str = "function"
+
+
+class CallEnded(CallEvent, tag="call.ended"):
+    """Last frame of a call."""
+
+    reason: str
+    from_: str = msgspec.field(name="from")
+    to: str
+    direction: str
+    metadata: dict[str, msgspec.Raw]
+    messages: list[CallMessage]
+    duration_seconds: float
+    started_at: float
+    ended_at: float
+
+
+class CallHeld(CallEvent, tag="call.held"):
+    """The caller hears music and is not listened to."""
+
+
+class CallUnheld(CallEvent, tag="call.unheld"):
+    """The hold is over; what was said meanwhile comes along."""
+
+    muted_transcript: str | None
+
+
+class CallMuted(CallEvent, tag="call.muted"):
+    """The caller is not listened to."""
+
+
+class CallUnmuted(CallEvent, tag="call.unmuted"):
+    """The caller is listened to again; what was said meanwhile, or None."""
+
+    muted_transcript: str | None
+
+
+class CallForwarded(CallEvent, tag="call.forwarded"):
+    """The carrier was told to connect the caller elsewhere."""
+
+    to: str
+
+
+class CallDtmfSent(CallEvent, tag="call.dtmf_sent"):
+    """Tones were played."""
+
+    digits: str
+
+
+class CallDtmfReceived(CallEvent, tag="call.dtmf_received"):
+    """The caller pressed a key; `digits` are all so far."""
+
+    digit: str
+    digits: str
+
+
+class SpeechStarted(CallEvent, tag="speech.started"):
+    """The user began to speak."""
+
+    turn_id: int
+    confidence: float
+    timestamp: float
+
+
+class SpeechEnded(CallEvent, tag="speech.ended"):
+    """The user stopped; `duration_ms` is speech only."""
+
+    turn_id: int
+    duration_ms: int
+    timestamp: float
+
+
+class UserSpeaking(CallEvent, tag="user.speaking"):
+    """Interim text of the whole turn so far."""
+
+    message_id: str
+    turn_id: int
+    text: str
+    confidence: float
+    confirmed_text: str | Maybe = UNSET
+
+
+class UserMessage(CallEvent, tag="user.message"):
+    """Final text of the turn so far; exactly one per id."""
+
+    message_id: str
+    turn_id: int
+    text: str
+    confidence: float
+    language: str | Maybe = UNSET
+    lag_ms: int | Maybe = UNSET
+
+
+class EagerTurn(CallEvent, tag="eager.turn"):
+    """The turn is probably over; replies may be prepared."""
+
+    turn_id: int
+    message_id: str
+    text: str
+    probability: float
+    latency_ms: int
+
+
+class TurnPause(CallEvent, tag="turn.pause"):
+    """Silence, but the user has not finished."""
+
+    turn_id: int
+    probability: float
+    latency_ms: int
+
+
+class TurnResumed(CallEvent, tag="turn.resumed"):
+    """The user goes on after a pause."""
+
+    turn_id: int
+    timestamp: float
+
+
+class TurnEnd(CallEvent, tag="turn.end"):
+    """The turn is over; `latency_ms` counts from the end of the user's speech."""
+
+    turn_id: int
+    message_id: str
+    text: str
+    probability: float
+    latency_ms: int
+    source: str | Maybe = UNSET
+
+
+class TurnContinued(CallEvent, tag="turn.continued"):
+    """The user went on; every reply to this turn so far is obsolete."""
+
+    turn_id: int
+    timestamp: float
+
+
+class BotSpeaking(CallEvent, tag="bot.speaking"):
+    """First audio of a message leaves; `text` is empty for streams."""
+
+    message_id: str
+    text: str
+
+
+class BotWord(CallEvent, tag="bot.word"):
+    """The caller heard this word; times in seconds from the start of the message."""
+
+    message_id: str
+    word: str
+    word_index: int
+    start_time: float
+    end_time: float
+
+
+class BotFinished(CallEvent, tag="bot.finished"):
+    """The caller heard all of it."""
+
+    message_id: str
+    text: str
+    duration_ms: int
+
+
+class BotInterrupted(CallEvent, tag="bot.interrupted"):
+    """The message stopped early; `reason` is continuation, user_spoke or cancelled."""
+
+    message_id: str
+    played_ms: int
+    words_spoken: int
+    reason: str
+    last_word: str | Maybe = UNSET
+
+
+class MessageConfirmed(CallEvent, tag="message.confirmed"):
+    """This text is now part of the record."""
+
+    message_id: str
+    text: str
+
+
+class ReplyRejected(CallEvent, tag="reply.rejected"):
+    """The reply answers something that is no longer the question."""
+
+    message_id: str
+    in_reply_to: str
+    expected_reply_to: str
+    reason: str
+
+
+class AudioMetrics(CallEvent, tag="audio.metrics"):
+    """How loud one side is; `energy_db` -60..0, `rms` and `peak` 0..1."""
+
+    source: str
+    energy_db: float
+    rms: float
+    peak: float
+    is_speech: bool
+    vad_prob: float
+    timestamp: float
+
+
+class ToolCallRequest(msgspec.Struct):
+    """A function to run; `arguments` is a JSON text."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class LlmToolCall(CallEvent, tag="llm.tool_call"):
+    """Run these; `msg_id` is unique for ever."""
+
+    msg_id: str
+    tool_calls: list[ToolCallRequest]
+
+
+class LlmError(CallEvent, tag="llm.error"):
+    """The model failed; the call goes on."""
+
+    error: str
+    code: str
+
+
+class HistoryUpdated(CallEvent, tag="history.updated"):
+    """Acknowledges one history command."""
+
+    count: int
+    request_id: str | Maybe = UNSET
+    error: str | Maybe = UNSET
+
+
+class HistoryData(CallEvent, tag="history.data"):
+    """The conversation as the model sees it, system first."""
+
+    messages: list[CallMessage]
+    request_id: str | Maybe = UNSET
+
+
+class SessionConfigured(CallEvent, tag="session.configured"):
+    """Acknowledges `session.configure`."""
+
+    success: bool
+    error: str | Maybe = UNSET
+
+
+class SessionIdleWarning(CallEvent, tag="session.idle_warning"):
+    """Nobody has spoken for a while."""
+
+    remaining_seconds: int
+    idle_timeout_seconds: int
+
+
+class SessionTimeout(CallEvent, tag="session.timeout"):
+    """The call is about to end; `reason` is idle_timeout or max_duration."""
+
+    reason: str
+
+
+class CallError(CallEvent, tag="error"):
+    """A vendor failed in this call; the call goes on."""
+
+    code: str
+    error: str
