@@ -1,0 +1,1 @@
+"""A small agent and a telephone in software."""

@@ -45,7 +45,7 @@ PCM_8K = AudioFormat(Encoding.PCM16, 8000)
 PCM_16K = AudioFormat(Encoding.PCM16, 16000)
 
 
-# --- speech to text ---------------------------------------------------------------------------------------------
+# --- speech to text ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class SpeechToText(Protocol):
         ...
 
 
-# --- text to speech ---------------------------------------------------------------------------------------------
+# --- text to speech ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ class TextToSpeech(Protocol):
         ...
 
 
-# --- language models --------------------------------------------------------------------------------------------
+# --- language models ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +261,7 @@ class LanguageModel(Protocol):
         ...
 
 
-# --- hearing ----------------------------------------------------------------------------------------------------
+# --- hearing ---
 
 
 @dataclass(frozen=True, slots=True)

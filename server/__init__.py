@@ -1,0 +1,1 @@
+"""Doors and composition: app, settings, auth, agent links, routing, store."""

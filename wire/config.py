@@ -19,10 +19,10 @@ class _Config(msgspec.Struct, frozen=True, kw_only=True):
     """Immutable settings block."""
 
 
-# --- speech to text ---------------------------------------------------------------------------------------------
+# --- speech to text ---
 
 
-class FluxStt(_Config):
+class FluxStt(_Config, frozen=True, kw_only=True):
     """Deepgram Flux: recognition with native turns (protocol §5.4; ranges clamped, eager <= eot)."""
 
     language: str = "en"
@@ -34,7 +34,7 @@ class FluxStt(_Config):
     min_confidence: float | None = None
 
 
-class NovaStt(_Config):
+class NovaStt(_Config, frozen=True, kw_only=True):
     """Deepgram Nova: recognition without turns."""
 
     model: str = "nova-3"
@@ -51,7 +51,7 @@ class NovaStt(_Config):
     min_confidence: float | None = None
 
 
-class GladiaStt(_Config):
+class GladiaStt(_Config, frozen=True, kw_only=True):
     """Gladia live v2. Times in ms as the SDK sends them; the wire to the vendor wants seconds."""
 
     model: str = "solaria-1"
@@ -63,13 +63,13 @@ class GladiaStt(_Config):
     audio_enhancer: bool = True
 
 
-class TranscribeStt(_Config):
+class TranscribeStt(_Config, frozen=True, kw_only=True):
     """AWS Transcribe streaming; `language` is already a full locale (`en-US`)."""
 
     language: str = "en-US"
 
 
-class LocalStt(_Config):
+class LocalStt(_Config, frozen=True, kw_only=True):
     """Built-in recogniser (pocketsphinx). `grammar` is JSGF text; `keyterms` are phrases; at most one counts."""
 
     language: str = "en"
@@ -80,10 +80,10 @@ class LocalStt(_Config):
 SttConfig = FluxStt | NovaStt | GladiaStt | TranscribeStt | LocalStt
 
 
-# --- voice ------------------------------------------------------------------------------------------------------
+# --- voice ---
 
 
-class ElevenLabsVoice(_Config):
+class ElevenLabsVoice(_Config, frozen=True, kw_only=True):
     """ElevenLabs; numbers already clamped to the vendor's ranges."""
 
     voice_id: str
@@ -96,7 +96,7 @@ class ElevenLabsVoice(_Config):
     language: str | None = None
 
 
-class CartesiaVoice(_Config):
+class CartesiaVoice(_Config, frozen=True, kw_only=True):
     """Cartesia Sonic."""
 
     voice_id: str
@@ -107,7 +107,7 @@ class CartesiaVoice(_Config):
     language: str = "en"
 
 
-class PollyVoice(_Config):
+class PollyVoice(_Config, frozen=True, kw_only=True):
     """AWS Polly; `engine` is Polly's own (`neural` | `standard`), never the provider."""
 
     voice_id: str = "Joanna"
@@ -118,7 +118,7 @@ class PollyVoice(_Config):
     pitch: str | None = None
 
 
-class LocalVoice(_Config):
+class LocalVoice(_Config, frozen=True, kw_only=True):
     """Built-in speech (espeak-ng). `voice_id` is an espeak voice name, or None for the call's language."""
 
     voice_id: str | None = None
@@ -129,10 +129,10 @@ class LocalVoice(_Config):
 VoiceConfig = ElevenLabsVoice | CartesiaVoice | PollyVoice | LocalVoice
 
 
-# --- language model ---------------------------------------------------------------------------------------------
+# --- language model ---
 
 
-class LlmConfig(_Config):
+class LlmConfig(_Config, frozen=True, kw_only=True):
     """The server-side language model. `provider` is a registry name (`openai`, `mistral`, …)."""
 
     provider: str
@@ -141,7 +141,7 @@ class LlmConfig(_Config):
     max_tokens: int | None = 1024
 
 
-class Tool(_Config):
+class Tool(_Config, frozen=True, kw_only=True):
     """One function the model may ask for; `parameters` is a JSON schema, kept as the bytes that came."""
 
     name: str
@@ -151,7 +151,7 @@ class Tool(_Config):
     no_followup: bool = False
 
 
-# --- turn taking ------------------------------------------------------------------------------------------------
+# --- turn taking ---
 
 
 class TurnMode(StrEnum):
@@ -162,7 +162,7 @@ class TurnMode(StrEnum):
     SILENCE = "silence"
 
 
-class TurnConfig(_Config):
+class TurnConfig(_Config, frozen=True, kw_only=True):
     """End-of-turn detection. `max_silence_ms` forces the end."""
 
     mode: TurnMode
@@ -172,7 +172,7 @@ class TurnConfig(_Config):
     recheck_ms: int = 0
 
 
-class VadConfig(_Config):
+class VadConfig(_Config, frozen=True, kw_only=True):
     """Voice activity (Silero unless the recogniser brings its own)."""
 
     native: bool = False
@@ -184,7 +184,7 @@ class VadConfig(_Config):
     resume_min_volume: float = 0.35
 
 
-class InterruptionConfig(_Config):
+class InterruptionConfig(_Config, frozen=True, kw_only=True):
     """When the user may stop the bot (behaviour §6.6). `energy_threshold_db` is dBFS, -60..0."""
 
     enabled: bool = True
@@ -197,10 +197,10 @@ class InterruptionConfig(_Config):
     resume_false: bool = True
 
 
-# --- the rest ---------------------------------------------------------------------------------------------------
+# --- the rest ---
 
 
-class SessionLimits(_Config):
+class SessionLimits(_Config, frozen=True, kw_only=True):
     """Seconds; 0 switches the item off (behaviour §6.8)."""
 
     max_duration_seconds: int = 600
@@ -209,7 +209,7 @@ class SessionLimits(_Config):
     idle_grace_seconds: int = 10
 
 
-class Analysis(_Config):
+class Analysis(_Config, frozen=True, kw_only=True):
     """Optional extra events about the audio."""
 
     send_audio_metrics: bool = False
@@ -219,7 +219,7 @@ class Analysis(_Config):
     recording: bool = False
 
 
-class Media(_Config):
+class Media(_Config, frozen=True, kw_only=True):
     """Live listening and recording."""
 
     live: bool = False
@@ -227,7 +227,7 @@ class Media(_Config):
     max_duration_seconds: int = 1800
 
 
-class CallConfig(_Config):
+class CallConfig(_Config, frozen=True, kw_only=True):
     """Everything one call needs to know, resolved. `llm` None means the agent's own program thinks."""
 
     language: str

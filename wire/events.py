@@ -1,7 +1,7 @@
 """Events that the gateway sends, one type each, in the wire's own words (protocol §3).
 
-`msgspec.json.encode(event)` is the frame. Fields left `UNSET` are not sent. Times named `*_ms` are integer milliseconds;
-`ts`, `timestamp`, `started_at`, `ended_at` are epoch seconds. `agent_id`, `call_id`, `session_id`, `ts` and `seq` are
+`msgspec.json.encode(event)` is the frame. Fields left `UNSET` are not sent. Times named `*_ms` are integer
+milliseconds; `ts`, `timestamp`, `started_at`, `ended_at` are epoch seconds. `agent_id`, `call_id`, `session_id`, `ts` and `seq` are
 stamped by the call's event queue, not by whoever states the fact.
 """
 
@@ -11,16 +11,17 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 Maybe = UnsetType
+"""Marks a field that is not sent when it is `UNSET`."""
 
 
 class Event(msgspec.Struct, kw_only=True, tag_field="event"):
     """Anything the gateway sends to an agent's socket."""
 
 
-# --- the connection and its agents (not bound to a call) --------------------------------------------------------
+# --- the connection and its agents (not bound to a call) ---
 
 
-class Connected(Event, tag="connected"):
+class Connected(Event, tag="connected", kw_only=True):
     """The key was accepted."""
 
     connection_id: str
@@ -28,17 +29,17 @@ class Connected(Event, tag="connected"):
     protocol_version: str = "2"
 
 
-class Ping(Event, tag="ping"):
+class Ping(Event, tag="ping", kw_only=True):
     """Are you there?"""
 
 
-class Pong(Event, tag="pong"):
+class Pong(Event, tag="pong", kw_only=True):
     """Answer to the client's ping."""
 
     timestamp: float
 
 
-class ErrorEvent(Event, tag="error"):
+class ErrorEvent(Event, tag="error", kw_only=True):
     """A command was refused, or something went wrong. Never names another code in its text (protocol §1.8)."""
 
     code: str
@@ -55,63 +56,63 @@ class ErrorEvent(Event, tag="error"):
     limit: int | Maybe = UNSET
 
 
-class AgentEvent(Event):
+class AgentEvent(Event, kw_only=True):
     """Something about one agent; `agent_id` is exactly what that connection called it."""
 
     agent_id: str
 
 
-class AgentCreated(AgentEvent, tag="agent.created"):
+class AgentCreated(AgentEvent, tag="agent.created", kw_only=True):
     """The agent may be used now."""
 
 
-class AgentResumed(AgentEvent, tag="agent.resumed"):
+class AgentResumed(AgentEvent, tag="agent.resumed", kw_only=True):
     """A known agent was bound again."""
 
 
-class AgentConfigured(AgentEvent, tag="agent.configured"):
+class AgentConfigured(AgentEvent, tag="agent.configured", kw_only=True):
     """New defaults for future calls."""
 
 
-class AgentRemoved(AgentEvent, tag="agent.removed"):
+class AgentRemoved(AgentEvent, tag="agent.removed", kw_only=True):
     """The agent is gone, its calls ended."""
 
 
-class AgentDisplaced(AgentEvent, tag="agent.displaced"):
+class AgentDisplaced(AgentEvent, tag="agent.displaced", kw_only=True):
     """An operator took the agent away from this connection."""
 
     reason: str
 
 
-class ChannelAdded(AgentEvent, tag="channel.added"):
+class ChannelAdded(AgentEvent, tag="channel.added", kw_only=True):
     """`ref` is what the client sent, or the type where there is none."""
 
     type: str
     ref: str
 
 
-class ChannelConfigured(AgentEvent, tag="channel.configured"):
+class ChannelConfigured(AgentEvent, tag="channel.configured", kw_only=True):
     """New defaults for future calls of that channel."""
 
     ref: str
 
 
-class ChannelRemoved(AgentEvent, tag="channel.removed"):
+class ChannelRemoved(AgentEvent, tag="channel.removed", kw_only=True):
     """No more calls from there."""
 
     ref: str
 
 
-class DevConfigured(AgentEvent, tag="dev.configured"):
+class DevConfigured(AgentEvent, tag="dev.configured", kw_only=True):
     """The callers that reach this development agent."""
 
     callers: list[str]
 
 
-# --- one call ---------------------------------------------------------------------------------------------------
+# --- one call ---
 
 
-class CallEvent(Event):
+class CallEvent(Event, kw_only=True):
     """A fact of one call."""
 
     agent_id: str = ""
@@ -121,7 +122,7 @@ class CallEvent(Event):
     seq: int = 0
 
 
-class CallStarted(CallEvent, tag="call.started"):
+class CallStarted(CallEvent, tag="call.started", kw_only=True):
     """Media is up. First frame of a call (protocol §3.1)."""
 
     from_: str = msgspec.field(name="from")
@@ -157,7 +158,7 @@ class ToolCallRecord(msgspec.Struct):
     type: str = "function"
 
 
-class CallEnded(CallEvent, tag="call.ended"):
+class CallEnded(CallEvent, tag="call.ended", kw_only=True):
     """Last frame of a call."""
 
     reason: str
@@ -171,46 +172,46 @@ class CallEnded(CallEvent, tag="call.ended"):
     ended_at: float
 
 
-class CallHeld(CallEvent, tag="call.held"):
+class CallHeld(CallEvent, tag="call.held", kw_only=True):
     """The caller hears music and is not listened to."""
 
 
-class CallUnheld(CallEvent, tag="call.unheld"):
+class CallUnheld(CallEvent, tag="call.unheld", kw_only=True):
     """The hold is over; what was said meanwhile comes along."""
 
     muted_transcript: str | None
 
 
-class CallMuted(CallEvent, tag="call.muted"):
+class CallMuted(CallEvent, tag="call.muted", kw_only=True):
     """The caller is not listened to."""
 
 
-class CallUnmuted(CallEvent, tag="call.unmuted"):
+class CallUnmuted(CallEvent, tag="call.unmuted", kw_only=True):
     """The caller is listened to again; what was said meanwhile, or None."""
 
     muted_transcript: str | None
 
 
-class CallForwarded(CallEvent, tag="call.forwarded"):
+class CallForwarded(CallEvent, tag="call.forwarded", kw_only=True):
     """The carrier was told to connect the caller elsewhere."""
 
     to: str
 
 
-class CallDtmfSent(CallEvent, tag="call.dtmf_sent"):
+class CallDtmfSent(CallEvent, tag="call.dtmf_sent", kw_only=True):
     """Tones were played."""
 
     digits: str
 
 
-class CallDtmfReceived(CallEvent, tag="call.dtmf_received"):
+class CallDtmfReceived(CallEvent, tag="call.dtmf_received", kw_only=True):
     """The caller pressed a key; `digits` are all so far."""
 
     digit: str
     digits: str
 
 
-class SpeechStarted(CallEvent, tag="speech.started"):
+class SpeechStarted(CallEvent, tag="speech.started", kw_only=True):
     """The user began to speak."""
 
     turn_id: int
@@ -218,7 +219,7 @@ class SpeechStarted(CallEvent, tag="speech.started"):
     timestamp: float
 
 
-class SpeechEnded(CallEvent, tag="speech.ended"):
+class SpeechEnded(CallEvent, tag="speech.ended", kw_only=True):
     """The user stopped; `duration_ms` is speech only."""
 
     turn_id: int
@@ -226,7 +227,7 @@ class SpeechEnded(CallEvent, tag="speech.ended"):
     timestamp: float
 
 
-class UserSpeaking(CallEvent, tag="user.speaking"):
+class UserSpeaking(CallEvent, tag="user.speaking", kw_only=True):
     """Interim text of the whole turn so far."""
 
     message_id: str
@@ -236,7 +237,7 @@ class UserSpeaking(CallEvent, tag="user.speaking"):
     confirmed_text: str | Maybe = UNSET
 
 
-class UserMessage(CallEvent, tag="user.message"):
+class UserMessage(CallEvent, tag="user.message", kw_only=True):
     """Final text of the turn so far; exactly one per id."""
 
     message_id: str
@@ -247,7 +248,7 @@ class UserMessage(CallEvent, tag="user.message"):
     lag_ms: int | Maybe = UNSET
 
 
-class EagerTurn(CallEvent, tag="eager.turn"):
+class EagerTurn(CallEvent, tag="eager.turn", kw_only=True):
     """The turn is probably over; replies may be prepared."""
 
     turn_id: int
@@ -257,7 +258,7 @@ class EagerTurn(CallEvent, tag="eager.turn"):
     latency_ms: int
 
 
-class TurnPause(CallEvent, tag="turn.pause"):
+class TurnPause(CallEvent, tag="turn.pause", kw_only=True):
     """Silence, but the user has not finished."""
 
     turn_id: int
@@ -265,14 +266,14 @@ class TurnPause(CallEvent, tag="turn.pause"):
     latency_ms: int
 
 
-class TurnResumed(CallEvent, tag="turn.resumed"):
+class TurnResumed(CallEvent, tag="turn.resumed", kw_only=True):
     """The user goes on after a pause."""
 
     turn_id: int
     timestamp: float
 
 
-class TurnEnd(CallEvent, tag="turn.end"):
+class TurnEnd(CallEvent, tag="turn.end", kw_only=True):
     """The turn is over; `latency_ms` counts from the end of the user's speech."""
 
     turn_id: int
@@ -283,21 +284,21 @@ class TurnEnd(CallEvent, tag="turn.end"):
     source: str | Maybe = UNSET
 
 
-class TurnContinued(CallEvent, tag="turn.continued"):
+class TurnContinued(CallEvent, tag="turn.continued", kw_only=True):
     """The user went on; every reply to this turn so far is obsolete."""
 
     turn_id: int
     timestamp: float
 
 
-class BotSpeaking(CallEvent, tag="bot.speaking"):
+class BotSpeaking(CallEvent, tag="bot.speaking", kw_only=True):
     """First audio of a message leaves; `text` is empty for streams."""
 
     message_id: str
     text: str
 
 
-class BotWord(CallEvent, tag="bot.word"):
+class BotWord(CallEvent, tag="bot.word", kw_only=True):
     """The caller heard this word; times in seconds from the start of the message."""
 
     message_id: str
@@ -307,7 +308,7 @@ class BotWord(CallEvent, tag="bot.word"):
     end_time: float
 
 
-class BotFinished(CallEvent, tag="bot.finished"):
+class BotFinished(CallEvent, tag="bot.finished", kw_only=True):
     """The caller heard all of it."""
 
     message_id: str
@@ -315,7 +316,7 @@ class BotFinished(CallEvent, tag="bot.finished"):
     duration_ms: int
 
 
-class BotInterrupted(CallEvent, tag="bot.interrupted"):
+class BotInterrupted(CallEvent, tag="bot.interrupted", kw_only=True):
     """The message stopped early; `reason` is continuation, user_spoke or cancelled."""
 
     message_id: str
@@ -325,14 +326,14 @@ class BotInterrupted(CallEvent, tag="bot.interrupted"):
     last_word: str | Maybe = UNSET
 
 
-class MessageConfirmed(CallEvent, tag="message.confirmed"):
+class MessageConfirmed(CallEvent, tag="message.confirmed", kw_only=True):
     """This text is now part of the record."""
 
     message_id: str
     text: str
 
 
-class ReplyRejected(CallEvent, tag="reply.rejected"):
+class ReplyRejected(CallEvent, tag="reply.rejected", kw_only=True):
     """The reply answers something that is no longer the question."""
 
     message_id: str
@@ -341,7 +342,7 @@ class ReplyRejected(CallEvent, tag="reply.rejected"):
     reason: str
 
 
-class AudioMetrics(CallEvent, tag="audio.metrics"):
+class AudioMetrics(CallEvent, tag="audio.metrics", kw_only=True):
     """How loud one side is; `energy_db` -60..0, `rms` and `peak` 0..1."""
 
     source: str
@@ -361,21 +362,21 @@ class ToolCallRequest(msgspec.Struct):
     arguments: str
 
 
-class LlmToolCall(CallEvent, tag="llm.tool_call"):
+class LlmToolCall(CallEvent, tag="llm.tool_call", kw_only=True):
     """Run these; `msg_id` is unique for ever."""
 
     msg_id: str
     tool_calls: list[ToolCallRequest]
 
 
-class LlmError(CallEvent, tag="llm.error"):
+class LlmError(CallEvent, tag="llm.error", kw_only=True):
     """The model failed; the call goes on."""
 
     error: str
     code: str
 
 
-class HistoryUpdated(CallEvent, tag="history.updated"):
+class HistoryUpdated(CallEvent, tag="history.updated", kw_only=True):
     """Acknowledges one history command."""
 
     count: int
@@ -383,34 +384,34 @@ class HistoryUpdated(CallEvent, tag="history.updated"):
     error: str | Maybe = UNSET
 
 
-class HistoryData(CallEvent, tag="history.data"):
+class HistoryData(CallEvent, tag="history.data", kw_only=True):
     """The conversation as the model sees it, system first."""
 
     messages: list[CallMessage]
     request_id: str | Maybe = UNSET
 
 
-class SessionConfigured(CallEvent, tag="session.configured"):
+class SessionConfigured(CallEvent, tag="session.configured", kw_only=True):
     """Acknowledges `session.configure`."""
 
     success: bool
     error: str | Maybe = UNSET
 
 
-class SessionIdleWarning(CallEvent, tag="session.idle_warning"):
+class SessionIdleWarning(CallEvent, tag="session.idle_warning", kw_only=True):
     """Nobody has spoken for a while."""
 
     remaining_seconds: int
     idle_timeout_seconds: int
 
 
-class SessionTimeout(CallEvent, tag="session.timeout"):
+class SessionTimeout(CallEvent, tag="session.timeout", kw_only=True):
     """The call is about to end; `reason` is idle_timeout or max_duration."""
 
     reason: str
 
 
-class CallError(CallEvent, tag="error"):
+class CallError(CallEvent, tag="error", kw_only=True):
     """A vendor failed in this call; the call goes on."""
 
     code: str

@@ -1,0 +1,1 @@
+"""Codecs, resampling, levels: pure functions and small stateful filters."""

@@ -1,0 +1,1 @@
+"""From the caller's audio to turns."""

@@ -1,0 +1,1 @@
+"""From words to audio that was heard."""

@@ -1,0 +1,1 @@
+"""From a turn to words: history, prompt, the server-side model."""

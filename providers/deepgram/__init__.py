@@ -1,0 +1,1 @@
+"""Deepgram: Flux (turns of its own), Nova (words only)."""

@@ -1,0 +1,1 @@
+"""Built-in engines that need no key and no network."""

@@ -1,0 +1,1 @@
+"""The SDK socket and who owns what."""

@@ -1,0 +1,1 @@
+"""What several nodes must share one day, behind one small interface."""

@@ -1,0 +1,1 @@
+"""Stand-ins for vendors that speak the vendors' true wire, strictly."""
