@@ -19,6 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.http11 import Response
 
+from providers.base import AudioFormat, Encoding
 from providers.errors import ProviderError, RateLimited, Refused, TimedOut, Unavailable
 
 log = structlog.get_logger(__name__)
@@ -128,6 +129,70 @@ async def connect_retrying(target: VendorEndpoint, policy: RetryPolicy = RECONNE
                 raise
             log.info("vendor_connect_retry", vendor=target.vendor, failed=failed, wait=round(wait, 3), error=str(error))
         await asyncio.sleep(wait)
+
+
+class AudioFeed:
+    """The audio on its way to a recogniser: what still has to be sent, and the last of what was sent, to send it again.
+
+    Bounded both ways (seconds): more than `backlog` unsent drops the oldest unsent audio, more than `replay` sent is
+    forgotten. Positions count bytes of audio sent since the start of the call.
+    """
+
+    def __init__(self, audio: AudioFormat, *, backlog: float, replay: float) -> None:
+        self._sample = 1 if audio.encoding is Encoding.MULAW else 2
+        self._rate = audio.rate
+        self._backlog = self.size(backlog)
+        self._replay = self.size(replay)
+        self._audio = bytearray()
+        self._start = 0
+        self._next = 0
+        self.dropped = 0
+        """Bytes lost to the bound so far."""
+
+    def __len__(self) -> int:
+        """Bytes still to be sent."""
+        return self._start + len(self._audio) - self._next
+
+    @property
+    def position(self) -> int:
+        """Where the next byte to send is."""
+        return self._next
+
+    @property
+    def earliest(self) -> int:
+        """The oldest position that `rewind` can go back to."""
+        return self._start
+
+    def size(self, seconds: float) -> int:
+        """Bytes of `seconds` of audio, whole samples."""
+        return int(seconds * self._rate) * self._sample
+
+    def append(self, audio: bytes) -> None:
+        """Add audio to be sent."""
+        self._audio += audio
+        excess = len(self) - self._backlog
+        if excess > 0:
+            sent = self._next - self._start
+            del self._audio[sent : sent + excess]
+            self.dropped += excess
+
+    def take(self, size: int) -> bytes:
+        """The next audio to send, at most `size` bytes."""
+        sent = self._next - self._start
+        audio = bytes(self._audio[sent : sent + size])
+        self._next += len(audio)
+        forgotten = sent + len(audio) - self._replay
+        if forgotten > 0:
+            del self._audio[:forgotten]
+            self._start += forgotten
+        return audio
+
+    def rewind(self, position: int) -> int:
+        """Go back to `position` or as near to it as can be; returns the bytes that will be sent again."""
+        back = min(max(position, self._start), self._next)
+        replayed = self._next - back
+        self._next = back
+        return replayed
 
 
 def refusal_error(target: VendorEndpoint, response: Response) -> ProviderError:
