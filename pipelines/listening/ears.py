@@ -1,0 +1,209 @@
+"""The call's hearing: the line's audio to a recogniser and a voice detector, and what they say to the turn machine.
+
+One object a call. Audio comes in by callback and never waits; words and verdicts come in by tasks of the call. All
+outputs leave through one function, in order: events and directives of `pipelines.listening.turn`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from pipelines.audio.convert import Converter
+from pipelines.audio.levels import energy_db
+from pipelines.clock import Clock
+from pipelines.listening.detected import DetectedTurns
+from pipelines.listening.native import NativeTurns
+from pipelines.listening.turn import AskFinal, AskModel, Output
+from providers.base import (
+    AudioFormat,
+    Encoding,
+    EndOfTurnModel,
+    NativeTurn,
+    SpeechToText,
+    SttEvent,
+    SttReconnected,
+    VadFrame,
+    VoiceActivity,
+)
+from providers.errors import ProviderError
+
+log = structlog.get_logger(__name__)
+
+TURN_AUDIO_SECONDS = 8
+"""What the end-of-turn model looks at."""
+GAP_SECONDS = 0.3
+"""A line that is silent on the wire for this long is filled with silence: recognisers need time to pass."""
+WITHOUT_MODEL_SECONDS = 0.45
+"""Added to `min_silence_ms` when the model cannot judge: 0.8 s of silence end the turn (behaviour §6.2)."""
+RESTART_DELAYS = (1.0, 2.0, 4.0, 8.0, 15.0)
+"""Seconds between attempts to get a lost recogniser back. The call goes on meanwhile."""
+
+OpenVoiceActivity = Callable[[int, Callable[[VadFrame], None]], VoiceActivity]
+"""`(rate, on_frame)` to a stream of the shared voice detector."""
+
+
+class EarsListener(Protocol):
+    """What the ears tell the call."""
+
+    def on_heard(self, outputs: list[Output]) -> None:
+        """Events and directives, in order."""
+        ...
+
+    def on_ears_trouble(self, error: ProviderError) -> None:
+        """The recogniser failed; the ears keep trying where that can help."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EarsParts:
+    """What the ears are made of. `vad` and `model` only where turns are found by us."""
+
+    line: AudioFormat
+    open_stt: Callable[[], SpeechToText]
+    turns: DetectedTurns | NativeTurns
+    vad: OpenVoiceActivity | None = None
+    model: EndOfTurnModel | None = None
+
+
+@dataclass(slots=True)
+class _Level:
+    """Loudness bookkeeping of the line."""
+
+    now_ms: float = 0.0
+    last_audio: float = 0.0
+    ring: bytearray = field(default_factory=bytearray)
+
+
+class Ears:
+    """Hears one call."""
+
+    def __init__(self, parts: EarsParts, clock: Clock, listener: EarsListener) -> None:
+        self._parts = parts
+        self._clock = clock
+        self._listener = listener
+        self._turns = parts.turns
+        self._line = parts.line
+        self._stt = parts.open_stt()
+        self._to_stt = Converter(parts.line, self._stt.input)
+        self._pcm_of_line = Converter(parts.line, AudioFormat(Encoding.PCM16, parts.line.rate))
+        self._level = _Level(last_audio=clock.now())
+        self._silence = (b"\xff" if parts.line.encoding is Encoding.MULAW else b"\0\0") * (parts.line.rate // 50)
+        self._vad: VoiceActivity | None = None
+        if isinstance(self._turns, DetectedTurns) and parts.vad is not None:
+            self._vad = parts.vad(parts.line.rate, self._on_vad)
+        self._tasks: asyncio.TaskGroup | None = None
+
+    # --- from the line ---
+
+    def hear(self, audio: bytes) -> None:
+        """Audio of the caller, in the line's format."""
+        self._level.last_audio = self._clock.now()
+        self._take(audio)
+
+    def beat(self, now: float) -> None:
+        """Called every tick: fills gaps of the line with silence."""
+        if now - self._level.last_audio > GAP_SECONDS:
+            self._level.last_audio += 0.02
+            self._take(self._silence)
+
+    def _take(self, audio: bytes) -> None:
+        self._stt.feed(self._to_stt.convert(audio))
+        length = self._line.duration_ms(len(audio))
+        self._level.now_ms += length
+        pcm = self._pcm_of_line.convert(audio)
+        if isinstance(self._turns, NativeTurns):
+            self._turns.level(int(self._level.now_ms), int(length), energy_db(pcm))
+            self._flush()
+            return
+        ring = self._level.ring
+        ring += audio
+        excess = len(ring) - TURN_AUDIO_SECONDS * self._line.bytes_per_second
+        if excess > self._line.bytes_per_second:
+            # Trimmed a second at a time: moving 64 kB for every frame would cost more than the frame.
+            del ring[:excess]
+        if self._vad is not None:
+            self._vad.feed(pcm)
+
+    def _on_vad(self, frame: VadFrame) -> None:
+        assert isinstance(self._turns, DetectedTurns)
+        self._turns.hear(frame)
+        self._flush()
+
+    # --- from the recogniser ---
+
+    async def run(self, tasks: asyncio.TaskGroup) -> None:
+        """Listen until cancelled. Small jobs (verdicts) run in `tasks`."""
+        self._tasks = tasks
+        failures = 0
+        try:
+            while True:
+                try:
+                    await self._listen()
+                    return
+                except ProviderError as error:
+                    self._listener.on_ears_trouble(error)
+                    if not error.retryable:
+                        return
+                await self._stt.aclose()
+                await asyncio.sleep(RESTART_DELAYS[min(failures, len(RESTART_DELAYS) - 1)])
+                failures += 1
+                self._stt = self._parts.open_stt()
+        finally:
+            if self._vad is not None:
+                self._vad.close()
+            await self._stt.aclose()
+
+    async def _listen(self) -> None:
+        await self._stt.start()
+        async for event in self._stt.events():
+            self._on_stt(event)
+
+    def _on_stt(self, event: SttEvent) -> None:
+        if isinstance(event, SttReconnected):
+            log.warning("stt_reconnected", replayed_ms=event.replayed_ms)
+        elif isinstance(event, NativeTurn):
+            if isinstance(self._turns, NativeTurns):
+                self._turns.turn(event)
+        elif isinstance(self._turns, DetectedTurns):
+            self._turns.transcript(event)
+        self._flush()
+
+    # --- to the call ---
+
+    def flush(self) -> None:
+        """Pass on what followed from something the call told the turn machine."""
+        self._flush()
+
+    def _flush(self) -> None:
+        outputs = self._turns.take()
+        if not outputs:
+            return
+        for output in outputs:
+            if isinstance(output, AskFinal):
+                self._stt.finalize()
+            elif isinstance(output, AskModel):
+                self._ask_model(output.silence)
+        self._listener.on_heard(outputs)
+
+    def _ask_model(self, silence: int) -> None:
+        assert self._tasks is not None
+        audio = self._pcm_of_line.convert(bytes(self._level.ring[-TURN_AUDIO_SECONDS * self._line.bytes_per_second :]))
+        self._tasks.create_task(self._judge(silence, audio), name="end-of-turn verdict")
+
+    async def _judge(self, silence: int, pcm: bytes) -> None:
+        assert isinstance(self._turns, DetectedTurns)
+        try:
+            if self._parts.model is None:
+                raise ProviderError("no end-of-turn model", vendor="local", code="STT_ERROR")
+            probability = await self._parts.model.probability(pcm, self._line.rate)
+        except ProviderError as error:
+            log.warning("turn_model_unavailable", error=str(error))
+            await asyncio.sleep(WITHOUT_MODEL_SECONDS)
+            probability = 1.0
+        self._turns.verdict(silence, probability)
+        self._flush()

@@ -1,0 +1,64 @@
+"""When may the user's voice stop the bot? Two gates, either opens (behaviour §6.6). Pure, over audio time.
+
+Voice: `min_duration_ms` of continuous voice that is sure and loud enough. With the backchannel filter on and no word
+yet that is more than an acknowledgement, the voice must last `BACKCHANNEL_GRACE_MS` longer: an "mm-hm" is over by then.
+Words: at least `min_words` words that are no acknowledgement.
+The first `GREETING_GUARD_MS` of the first thing the bot says cannot be interrupted: callers breathe into the phone.
+"""
+
+from __future__ import annotations
+
+from pipelines.listening.backchannel import real_words
+from wire.config import InterruptionConfig
+
+BACKCHANNEL_GRACE_MS = 200
+GREETING_GUARD_MS = 600
+DIP_MS = 100
+
+
+class InterruptionGate:
+    """Judges one stretch of overlapping speech at a time; `reset` begins a new one."""
+
+    def __init__(self, config: InterruptionConfig, language: str) -> None:
+        self._config = config
+        self._language = language
+        self._run_ms = 0
+        self._dip_ms = 0
+        self._words = 0
+
+    def reset(self) -> None:
+        """The overlap is over."""
+        self._run_ms = self._dip_ms = self._words = 0
+
+    def voice(self, length_ms: int, probability: float, energy_db: float) -> None:
+        """`length_ms` of the caller's line while the bot is audible."""
+        loud = energy_db >= self._config.energy_threshold_db
+        if self._config.min_volume is not None:
+            loud = loud and volume(energy_db) >= self._config.min_volume
+        if loud and probability >= self._config.confidence:
+            self._run_ms += self._dip_ms + length_ms
+            self._dip_ms = 0
+            return
+        self._dip_ms += length_ms
+        if self._dip_ms > DIP_MS or self._run_ms == 0:
+            self._run_ms = self._dip_ms = 0
+
+    def text(self, text: str) -> None:
+        """All words of the overlap so far."""
+        self._words = real_words(text, self._language)
+
+    def open(self, bot_heard_ms: int, *, greeting: bool) -> bool:
+        """May the bot be stopped now? `bot_heard_ms` of its message have played."""
+        if not self._config.enabled or (greeting and bot_heard_ms < GREETING_GUARD_MS):
+            return False
+        if self._words >= self._config.min_words:
+            return True
+        needed = self._config.min_duration_ms
+        if self._config.backchannel_filter and self._words == 0:
+            needed += BACKCHANNEL_GRACE_MS
+        return self._run_ms >= needed
+
+
+def volume(energy_db: float) -> float:
+    """Loudness 0..1 of an energy in dBFS (-60..0), linear in dB: 0.35 is about -39 dB."""
+    return max(0.0, min(1.0, 1 + energy_db / 60))

@@ -1,0 +1,100 @@
+"""Turns found by the recogniser itself (Deepgram Flux; behaviour §6.4). Pure.
+
+The recogniser decides when a turn starts, may be over, goes on and is over; its text is that of its whole turn. What it
+cannot know is the bot: speech over the bot is judged by the interruption gate, with the line's loudness as the voice.
+"""
+
+from __future__ import annotations
+
+from pipelines.listening.backchannel import real_words
+from pipelines.listening.turn import Output, TurnMachine, TurnState
+from providers.base import NativeTurn, TurnMoment
+
+VOICE_DB = -45.0
+"""Louder than this is taken for the user's voice when telling how long ago they stopped (dBFS)."""
+
+
+class NativeTurns:
+    """Feeds a `TurnMachine` from a recogniser with turns of its own."""
+
+    def __init__(self, machine: TurnMachine, language: str) -> None:
+        self.machine = machine
+        self._language = language
+        self._ended_index = -1
+        self._talking = False
+        self._kept_end: NativeTurn | None = None
+        self._now = 0
+        self._voice_started_ms = 0
+
+    def take(self) -> list[Output]:
+        """Events and directives since last asked."""
+        return self.machine.take()
+
+    def level(self, now: int, length_ms: int, energy_db: float) -> None:
+        """How loud the line is: drives interruption and latencies."""
+        self._now = now
+        if energy_db >= VOICE_DB:
+            if now - self.machine.last_voice_ms > length_ms + 500:
+                self._voice_started_ms = now - length_ms
+            self.machine.last_voice_ms = now
+        if self.machine.state is TurnState.BOT_SPEAKING:
+            probability = 1.0 if self._talking else 0.0
+            self.machine.overlap_frame(now, length_ms, probability, energy_db)
+        elif self._kept_end is not None and self.machine.state is TurnState.LISTENING:
+            # What was said over the bot has become a turn, and it ended back then.
+            self.machine.end(now, self._kept_end.probability)
+            self._kept_end = None
+
+    def turn(self, report: NativeTurn) -> None:
+        """A report of the recogniser."""
+        if report.turn_index <= self._ended_index:
+            return
+        if report.moment is TurnMoment.END:
+            self._ended_index = report.turn_index
+            self._talking = False
+        elif report.moment in (TurnMoment.START, TurnMoment.RESUMED) or report.text:
+            self._talking = report.moment is not TurnMoment.EAGER_END
+        if self.machine.state is TurnState.BOT_SPEAKING:
+            self._over_the_bot(report)
+        else:
+            self._in_turn(report)
+
+    def _in_turn(self, report: NativeTurn) -> None:
+        machine, now = self.machine, self._now
+        moment = report.moment
+        if moment in (TurnMoment.START, TurnMoment.RESUMED) or (moment is not TurnMoment.END and report.text):
+            self._voice(report)
+        if moment is TurnMoment.END and not machine.user_has_floor:
+            if not report.text:
+                return
+            machine.speech_began(now, self._voice_started_ms, report.confidence)
+        machine.interim(report.text, report.confidence, report.language)
+        if moment is TurnMoment.EAGER_END:
+            machine.speech_ended()
+            machine.analyze()
+            machine.eager(now, report.probability)
+        elif moment is TurnMoment.END:
+            if machine.text:
+                machine.end(now, report.probability)
+            else:
+                machine.abandon(now)
+
+    def _voice(self, report: NativeTurn) -> None:
+        machine = self.machine
+        if machine.state is TurnState.ANALYZING:
+            if report.moment is TurnMoment.RESUMED:
+                # The text of the vendor's turn is repeated with every report: nothing of it may be parked twice.
+                machine.interim("", report.confidence, report.language)
+                machine.resume(self._now, report.confidence, paused=False)
+        elif machine.state is not TurnState.LISTENING:
+            machine.speech_began(self._now, self._voice_started_ms, report.confidence)
+
+    def _over_the_bot(self, report: NativeTurn) -> None:
+        machine = self.machine
+        machine.overlapping = True
+        machine.overlap_words(self._now, interim=report.text)
+        if report.moment is TurnMoment.END:
+            if real_words(report.text, self._language):
+                self._kept_end = report
+            else:
+                machine.overlap_over()

@@ -1,0 +1,432 @@
+"""Whose turn is it? The one state machine of turn taking, for recognisers with and without turns of their own. Pure.
+
+    IDLE ─speech→ LISTENING ─silence→ ANALYZING ─end→ BOT_PENDING ─first audio→ BOT_SPEAKING ─finished→ IDLE
+                     ↑  └────── pause, resumed ──┘          │ the user goes on        │
+                     └──────────── turn.continued ──────────┴──────── barge-in ───────┘
+
+`DetectedTurns` (voice activity + a model) and `NativeTurns` (Deepgram Flux) feed it; the call tells it what the bot
+does. Times are audio milliseconds since the call's audio began. What follows from an input is appended to an output
+list that the caller takes with `take`: wire events, in order, and the directives below.
+
+Words are cumulative within a turn: whatever the user adds after `turn.continued` comes as a new message with a new id
+and the whole text so far (protocol §3.13).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from msgspec import UNSET
+
+from pipelines.listening.backchannel import real_words
+from pipelines.listening.interruption import InterruptionGate
+from wire.events import (
+    CallEvent,
+    EagerTurn,
+    SpeechEnded,
+    SpeechStarted,
+    TurnContinued,
+    TurnEnd,
+    TurnPause,
+    TurnResumed,
+    UserMessage,
+    UserSpeaking,
+)
+
+NEW_TURN_PLAYED_MS = 2000
+"""A bot message heard for less was talked into, not answered: the user's turn goes on (protocol §3.13)."""
+
+
+class TurnState(Enum):
+    """Who has the floor."""
+
+    IDLE = auto()
+    LISTENING = auto()
+    ANALYZING = auto()
+    BOT_PENDING = auto()
+    BOT_SPEAKING = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class StopBot:
+    """The user takes the floor: silence the bot, then report with `bot_stopped`."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskFinal:
+    """The user went quiet: the recogniser should say what it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskModel:
+    """Judge the sound of the turn; answer with `DetectedTurns.verdict(silence, …)`."""
+
+    silence: int
+
+
+Output = CallEvent | StopBot | AskFinal | AskModel
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRules:
+    """What the machine needs to know of a call.
+
+    `pending_window_ms`: speech later than this after `turn.end` without an answer is a new turn (agents that think for
+    themselves may never answer); None when the server answers every turn.
+    """
+
+    language: str
+    gate: InterruptionGate
+    new_id: Callable[[], str]
+    pending_window_ms: int | None = None
+
+
+class TurnMachine:
+    """Turn numbers, message ids, cumulative text, and who has the floor."""
+
+    def __init__(self, rules: TurnRules) -> None:
+        self._rules = rules
+        self._out: list[Output] = []
+        self.state = TurnState.IDLE
+        self.turn_id = 0
+        self.last_voice_ms = 0
+        """End of the user's last voice; front-ends keep it, latencies are counted from it."""
+        self._speech_started_ms = 0
+        self._speech_open = False
+        self._turn_open = False
+        self._prefix = ""
+        self._finals: list[str] = []
+        self._interim = ""
+        self._confidence = 1.0
+        self._language: str | None = None
+        self._message_id = ""
+        self._announced: str | None = None
+        self._eager = False
+        self._ended_ms = 0
+        self._bot_since_ms = 0
+        self._greeting = False
+        self._stopping = False
+        self.overlapping = False
+        """The user is speaking while the bot is audible, and has not (yet) stopped it."""
+
+    # --- reading ---
+
+    def take(self) -> list[Output]:
+        """What followed from the inputs since last asked."""
+        out, self._out = self._out, []
+        return out
+
+    @property
+    def text(self) -> str:
+        """The turn's words so far, interim ones included."""
+        return _join(self._prefix, *self._finals, self._interim)
+
+    @property
+    def confirmed_text(self) -> str:
+        """The turn's final words so far."""
+        return _join(self._prefix, *self._finals)
+
+    @property
+    def fresh_text(self) -> str:
+        """Words that were said since the last message was announced or the turn began."""
+        return _join(*self._finals, self._interim)
+
+    @property
+    def words_settled(self) -> bool:
+        """True when there are new words and none of them may still change."""
+        return bool(self._finals) and not self._interim
+
+    @property
+    def user_has_floor(self) -> bool:
+        """True while a reply must wait: the user speaks, or it is not yet decided that they finished."""
+        return self.state in (TurnState.LISTENING, TurnState.ANALYZING)
+
+    @property
+    def user_speaking(self) -> bool:
+        """True while the user is making sound that counts."""
+        return self._speech_open
+
+    # --- the user's voice and words, told by a front-end ---
+
+    def speech_began(self, now: int, started_ms: int, confidence: float) -> None:
+        """The user certainly speaks, since `started_ms`."""
+        if self.state is TurnState.BOT_SPEAKING:
+            self.overlapping = True
+            return
+        if self.state is TurnState.IDLE:
+            self._new_turn()
+        elif self.state is TurnState.BOT_PENDING:
+            window = self._rules.pending_window_ms
+            if window is None or now - self._ended_ms <= window:
+                self._continue()
+            else:
+                self._new_turn()
+        self.state = TurnState.LISTENING
+        self._start_speech(started_ms, confidence)
+
+    def speech_ended(self) -> None:
+        """The user is silent. No-op when that was said already."""
+        if not self._speech_open:
+            return
+        self._speech_open = False
+        duration = max(0, self.last_voice_ms - self._speech_started_ms)
+        self._out.append(SpeechEnded(turn_id=self.turn_id, duration_ms=duration, timestamp=0.0))
+
+    def interim(self, text: str, confidence: float, language: str | None) -> None:
+        """The words since the last final ones, as they look now."""
+        if text == self._interim:
+            return
+        self._interim = text
+        self._note(confidence, language)
+        self._speaking_event()
+
+    def final(self, text: str, confidence: float, language: str | None) -> None:
+        """These words will not change any more."""
+        self._interim = ""
+        if not text:
+            return
+        self._finals.append(text)
+        self._note(confidence, language)
+        if self._announced != self.text:
+            self._speaking_event()
+
+    def analyze(self) -> None:
+        """Silence: is the turn over?"""
+        if self.state is TurnState.LISTENING:
+            self.state = TurnState.ANALYZING
+
+    def eager(self, now: int, probability: float) -> None:
+        """The turn is probably over and its words are known."""
+        if not self.text or (self._eager and self._announced == self.text):
+            return
+        self._announce(now)
+        self._eager = True
+        self._out.append(
+            EagerTurn(
+                turn_id=self.turn_id,
+                message_id=self._message_id,
+                text=self.text,
+                probability=probability,
+                latency_ms=self._latency(now),
+            )
+        )
+
+    def pause(self, now: int, probability: float) -> None:
+        """Silence, but the user has not finished."""
+        self._out.append(TurnPause(turn_id=self.turn_id, probability=probability, latency_ms=self._latency(now)))
+
+    def resume(self, started_ms: int, confidence: float, *, paused: bool) -> None:
+        """The user goes on within the turn. Replies to what was announced are obsolete."""
+        self.state = TurnState.LISTENING
+        if paused:
+            self._out.append(TurnResumed(turn_id=self.turn_id, timestamp=0.0))
+        if self._announced is not None:
+            self._continue()
+        self._start_speech(started_ms, confidence)
+
+    def end(self, now: int, probability: float) -> None:
+        """The turn is over. Needs words."""
+        self.speech_ended()
+        self._announce(now)
+        self._out.append(
+            TurnEnd(
+                turn_id=self.turn_id,
+                message_id=self._message_id,
+                text=self.text,
+                probability=probability,
+                latency_ms=self._latency(now),
+            )
+        )
+        self.state = TurnState.BOT_PENDING
+        self._ended_ms = now
+
+    def abandon(self, now: int) -> None:
+        """Nothing was said: noise. A turn without words leaves no trace; one that had words is announced again,
+        because whoever was answering it has been told to stop."""
+        self.speech_ended()
+        self._interim = ""
+        if self.text:
+            self.end(now, 0.5)
+            return
+        self.turn_id -= 1
+        self._turn_open = False
+        self.state = TurnState.IDLE
+
+    # --- the bot, told by the call ---
+
+    def bot_audible(self, now: int, *, greeting: bool) -> None:
+        """The caller begins to hear the bot."""
+        if self.state is not TurnState.BOT_SPEAKING:
+            self.overlapping = self.user_has_floor
+            if self.state is not TurnState.IDLE and not self.overlapping:
+                # What was said is being answered; words from here on belong to whatever comes next.
+                self._park_text()
+            self.state = TurnState.BOT_SPEAKING
+            self._rules.gate.reset()
+        self._bot_since_ms = now
+        self._greeting = greeting
+        self._stopping = False
+
+    def bot_silent(self, now: int) -> None:
+        """The bot has said all it had to say (or its agent stopped it)."""
+        if self.state is not TurnState.BOT_SPEAKING:
+            return
+        leftover = self._overlap_words()
+        was_overlapping = self.overlapping
+        self._leave_bot()
+        self.state = TurnState.IDLE
+        self._turn_open = False
+        if leftover or (was_overlapping and self._speech_open):
+            finals, interim = self._finals, self._interim
+            self._new_turn()
+            self._finals, self._interim = finals, interim
+            self.state = TurnState.LISTENING
+            self._start_speech(now, self._confidence)
+            if leftover:
+                self._speaking_event()
+        else:
+            self._clear_text()
+
+    def bot_stopped(self, now: int, played_ms: int) -> None:
+        """The bot fell silent because of `StopBot`; `played_ms` of its message were heard."""
+        finals, interim = self._finals, self._interim
+        self._clear_text()
+        self._leave_bot()
+        if played_ms < NEW_TURN_PLAYED_MS and self._turn_open:
+            self._continue()
+        else:
+            self._out.append(TurnContinued(turn_id=max(1, self.turn_id), timestamp=0.0))
+            self._new_turn()
+        self._finals, self._interim = finals, interim
+        self.state = TurnState.LISTENING
+        self._start_speech(now, self._confidence)
+        if finals or interim:
+            self._speaking_event()
+
+    # --- overlap, told by a front-end while the bot is audible ---
+
+    def overlap_frame(self, now: int, length_ms: int, probability: float, energy_db: float) -> None:
+        """A frame of the caller's line while the bot is audible."""
+        self._rules.gate.voice(length_ms, probability, energy_db)
+        self._judge(now)
+
+    def overlap_words(self, now: int, *, interim: str | None = None, final: str | None = None) -> None:
+        """Words the user said over the bot; they belong to nothing until the bot stops or finishes."""
+        if final is not None:
+            self._interim = ""
+            if final:
+                self._finals.append(final)
+        if interim is not None:
+            self._interim = interim
+        self._rules.gate.text(self.fresh_text)
+        self._judge(now)
+
+    def overlap_over(self) -> None:
+        """The user went quiet again and the bot goes on. Acknowledgements are forgotten, other words kept for later."""
+        self.overlapping = False
+        self._speech_open = False
+        self._rules.gate.reset()
+        if not self._overlap_words():
+            self._clear_text()
+
+    def reset(self) -> None:
+        """Forget the turn in progress without a word (mute, hold)."""
+        if self.user_has_floor:
+            self._speech_open = False
+            self.state = TurnState.IDLE
+            self._turn_open = False
+        self._clear_text()
+
+    # --- inside ---
+
+    def _judge(self, now: int) -> None:
+        if self._stopping or not self.overlapping:
+            return
+        if self._rules.gate.open(now - self._bot_since_ms, greeting=self._greeting):
+            self._stopping = True
+            self._out.append(StopBot())
+
+    def _overlap_words(self) -> bool:
+        return real_words(self.fresh_text, self._rules.language) > 0
+
+    def _leave_bot(self) -> None:
+        self._rules.gate.reset()
+        self.overlapping = False
+        self._stopping = False
+
+    def _new_turn(self) -> None:
+        self.turn_id += 1
+        self._turn_open = True
+        self._prefix = ""
+        self._clear_text()
+        self._next_message()
+
+    def _next_message(self) -> None:
+        self._message_id = self._rules.new_id()
+        self._announced = None
+        self._eager = False
+
+    def _continue(self) -> None:
+        """Replies so far are obsolete; the words stay and the next message repeats them under a new id."""
+        self._out.append(TurnContinued(turn_id=self.turn_id, timestamp=0.0))
+        self._park_text()
+        self._next_message()
+
+    def _park_text(self) -> None:
+        self._prefix = self.text
+        self._clear_text()
+
+    def _clear_text(self) -> None:
+        self._finals = []
+        self._interim = ""
+
+    def _start_speech(self, started_ms: int, confidence: float) -> None:
+        if self._speech_open and self._out and isinstance(self._out[-1], SpeechStarted):
+            return
+        self._speech_open = True
+        self._speech_started_ms = started_ms
+        self._out.append(SpeechStarted(turn_id=self.turn_id, confidence=confidence, timestamp=0.0))
+
+    def _note(self, confidence: float, language: str | None) -> None:
+        self._confidence = confidence
+        self._language = language or self._language
+
+    def _speaking_event(self) -> None:
+        if self.state not in (TurnState.LISTENING, TurnState.ANALYZING) or not self.text:
+            return
+        self._out.append(
+            UserSpeaking(
+                message_id=self._message_id,
+                turn_id=self.turn_id,
+                text=self.text,
+                confidence=self._confidence,
+                confirmed_text=self.confirmed_text or UNSET,
+            )
+        )
+
+    def _announce(self, now: int) -> None:
+        """`user.message`, once per id; other words need another id."""
+        if self._announced == self.text:
+            return
+        if self._announced is not None:
+            self._next_message()
+        self._announced = self.text
+        self._out.append(
+            UserMessage(
+                message_id=self._message_id,
+                turn_id=self.turn_id,
+                text=self.text,
+                confidence=self._confidence,
+                language=self._language or UNSET,
+                lag_ms=self._latency(now),
+            )
+        )
+
+    def _latency(self, now: int) -> int:
+        return max(0, now - self.last_voice_ms)
+
+
+def _join(*parts: str) -> str:
+    return " ".join(part for part in parts if part)

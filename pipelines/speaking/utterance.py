@@ -1,0 +1,113 @@
+"""One message of the bot on its way from text to ear: what it says, how far it is, and what the caller heard of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from enum import Enum, auto
+
+from pipelines.speaking.sentences import Sentences
+from pipelines.speaking.speakable import speakable
+from pipelines.speaking.words import Words
+
+
+class Origin(Enum):
+    """Who wanted this said."""
+
+    CLIENT = auto()
+    SERVER = auto()
+    GREETING = auto()
+
+
+class Stage(Enum):
+    """How far an utterance is. `PLAYING` means that its first audio has left."""
+
+    QUEUED = auto()
+    SYNTHESISING = auto()
+    PLAYING = auto()
+    OVER = auto()
+
+
+_NEXT = {
+    Stage.QUEUED: {Stage.SYNTHESISING, Stage.OVER},
+    Stage.SYNTHESISING: {Stage.PLAYING, Stage.OVER},
+    Stage.PLAYING: {Stage.OVER},
+    Stage.OVER: set[Stage](),
+}
+
+
+class Utterance:
+    """A message of the bot. Text may still be coming in (`write`, `close`) while its beginning is already heard."""
+
+    def __init__(self, message_id: str, in_reply_to: str, origin: Origin, *, remembered: bool) -> None:
+        """`in_reply_to` empty: said regardless of turns. `remembered`: also part of what the server's model knows."""
+        self.message_id = message_id
+        self.in_reply_to = in_reply_to
+        self.origin = origin
+        self.remembered = remembered
+        self.announced_text = ""
+        """What `bot.speaking` shows: the whole text, or nothing for streams."""
+        self.stage = Stage.QUEUED
+        self.words = Words()
+        self.text = ""
+        """Everything written so far."""
+        self.audio: deque[bytes] = deque()
+        """Speech that may not be played yet, in the line's format."""
+        self.synthesised = False
+        """All speech that will ever come is here."""
+        self.task: asyncio.Task[None] | None = None
+        self.queued_at = 0.0
+        self._sentences = Sentences()
+        self._pieces: deque[str] = deque()
+        self._closed = False
+        self._more = asyncio.Event()
+
+    @property
+    def is_reply(self) -> bool:
+        """True when it answers a certain message of the user and is void when that is."""
+        return bool(self.in_reply_to)
+
+    def move(self, stage: Stage) -> None:
+        """Go on to `stage`. Raises RuntimeError for a step that cannot be."""
+        if stage not in _NEXT[self.stage]:
+            raise RuntimeError(f"utterance cannot go from {self.stage.name} to {stage.name}")
+        self.stage = stage
+
+    def write(self, text: str) -> None:
+        """More text; ignored after `close`."""
+        if self._closed or not text:
+            return
+        self.text += text
+        self.words.extend(text)
+        self._add(self._sentences.push(text))
+
+    def close(self) -> None:
+        """That was all. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._add(self._sentences.flush())
+            self._more.set()
+
+    @property
+    def closed(self) -> bool:
+        """True once no more text can come."""
+        return self._closed
+
+    async def pieces(self) -> AsyncIterator[str]:
+        """What to speak, piece by piece, until the utterance is closed and spoken."""
+        while True:
+            while self._pieces:
+                yield self._pieces.popleft()
+            if self._closed:
+                return
+            self._more.clear()
+            await self._more.wait()
+
+    def _add(self, pieces: list[str]) -> None:
+        for piece in pieces:
+            spoken = speakable(piece)
+            if spoken.strip():
+                self._pieces.append(spoken if spoken.endswith((" ", "\n")) else spoken + " ")
+        if self._pieces:
+            self._more.set()
