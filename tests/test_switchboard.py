@@ -14,7 +14,7 @@ import uvicorn
 import uvloop
 import websockets
 from fastapi import FastAPI, WebSocket
-from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest
+from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest
 
 from server.switchboard import MAX_HEAD_BYTES, AcceptStream, switchboard_protocol
 
@@ -28,7 +28,7 @@ class Echo(WSListener):
         if frame.msg_type == WSMsgType.TEXT:
             transport.send(WSMsgType.TEXT, b"media:" + frame.get_payload_as_bytes())
         elif frame.msg_type == WSMsgType.CLOSE:
-            transport.send_close()
+            transport.send_close(WSCloseCode.OK)
             transport.disconnect()
 
 
