@@ -47,8 +47,10 @@ _NUMBERED = frozenset({"no", "nos", "art", "sec", "p", "nº", "n"})
 
 
 class _Cut(NamedTuple):
+    """A place where the text may be cut: behind a sentence, behind a clause, or (None) only more text can tell."""
+
     end: int
-    sentence: bool
+    sentence: bool | None
 
 
 class Sentences:
@@ -79,10 +81,10 @@ class Sentences:
         limit = FIRST_LIMIT if self._first else LATER_LIMIT
         clause: int | None = None
         for cut in _cuts(self._text):
-            if cut is None:
-                return None
             if cut.end > limit:
                 break
+            if cut.sentence is None:
+                return None
             if self._good(cut):
                 return cut.end
             if not cut.sentence:
@@ -107,15 +109,14 @@ def _wide(text: str) -> int:
     return sum(character >= "\u2e80" for character in text)
 
 
-def _cuts(text: str) -> Iterator[_Cut | None]:
-    """Places where `text` may be cut, in order; None: the next one cannot be judged before more text comes."""
+def _cuts(text: str) -> Iterator[_Cut]:
     for match in _STOP.finditer(text):
         if match["stop"]:
             verdict = _ends_sentence(text, match)
-            if verdict is None:
-                yield None
-            elif verdict or match["space"] == "\n":
-                yield _Cut(match.end(), sentence=True)
+            if match["space"] == "\n":
+                verdict = True
+            if verdict is not False:
+                yield _Cut(match.end(), verdict)
         else:
             yield _Cut(match.end(), sentence=match["clause"] is None)
 
