@@ -40,7 +40,10 @@ _REPEATABLE = {"keyterm", "language_hint", "tag", "redact"}
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """How one connection misbehaves; `…_at_ms` are times of its received audio. `status` refuses the handshake."""
+    """How one connection misbehaves; `…_at_ms` are times of its received audio. `status` refuses the handshake.
+
+    A stalled connection still reads, and says nothing; a frozen one (20 s) does not even read.
+    """
 
     handshake_delay: float = 0.0
     status: int | None = None
@@ -50,6 +53,7 @@ class Fault:
     drop_at_ms: int | None = None
     stall_at_ms: int | None = None
     garbage_at_ms: int | None = None
+    freeze_at_ms: int | None = None
 
 
 @dataclass(slots=True)
@@ -206,6 +210,8 @@ class _Stream:
         """False when the fault has ended the connection."""
         if self._fault.garbage_at_ms == self._heard_ms:
             await self._socket.send('{"type":"TurnInfo","event":')
+        if self._fault.freeze_at_ms == self._heard_ms:
+            await asyncio.sleep(20)
         if _due(self._fault.error_at_ms, self._heard_ms):
             await self._tell({"type": "Error", "code": "INTERNAL_SERVER_ERROR", "description": "scripted"})
             return False
