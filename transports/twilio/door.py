@@ -1,0 +1,40 @@
+"""Who may open a media socket at all."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import structlog
+from picows import WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
+
+from transports.twilio.line import Admit, LineLimits
+from transports.twilio.signature import SIGNATURE_HEADER, is_loopback, verify_stream
+from transports.twilio.stream import TwilioStream
+
+log = structlog.get_logger(__name__)
+
+
+class StreamDoor:
+    """Answers handshakes on the media path: a new `TwilioStream` for the carrier, 403 for anyone else.
+
+    `stream_url` is the URL our TwiML names. Without an auth token there is nothing to verify, so only this machine may
+    come in, and not through a proxy on it.
+    """
+
+    def __init__(self, admit: Admit, stream_url: str, auth_token: str | None, limits: LineLimits | None = None) -> None:
+        self._admit = admit
+        self._stream_url = stream_url
+        self._auth_token = auth_token
+        self._limits = limits
+
+    def __call__(self, request: WSUpgradeRequest, peer: str) -> WSListener | WSUpgradeResponseWithListener:
+        """Answer one handshake; `peer` is the other side's address."""
+        if self._may_enter(request, peer):
+            return TwilioStream(self._admit, self._limits)
+        log.warning("twilio_stream_refused", peer=peer, signed=SIGNATURE_HEADER in request.headers)
+        return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(HTTPStatus.FORBIDDEN), None)
+
+    def _may_enter(self, request: WSUpgradeRequest, peer: str) -> bool:
+        if self._auth_token is None:
+            return is_loopback(peer) and "X-Forwarded-For" not in request.headers
+        return verify_stream(self._auth_token, self._stream_url, request.headers.get(SIGNATURE_HEADER))
