@@ -91,7 +91,7 @@ class Playout:
         self._sent = 0
         self._last_mark = 0
         self._ends_at = float("-inf")
-        self._anchor = (0, 0.0)
+        self._anchor: tuple[int, float | None] = (0, None)
 
     def begin(self, utterance: str) -> None:
         """Queue an utterance behind all others. Raises ValueError when the name was used before."""
@@ -235,8 +235,8 @@ class Playout:
     def _send(self, entry: UtteranceAudio, size: int, now: float, out: list[Audio | Mark]) -> None:
         restarts = self._dry(now)
         if restarts:
-            # The far end has been silent for a while: elapsed time counts from here again.
-            self._anchor = (self._head(now), now)
+            # The far end has been silent for a while. When it begins again only the next echo can tell.
+            self._anchor = (self._head(now), None if self._marks else now)
             self._ends_at = now
         if entry.state is UtteranceState.WAITING:
             entry.move(UtteranceState.PLAYING)
@@ -281,6 +281,8 @@ class Playout:
 
     def _head(self, now: float) -> int:
         position, since = self._anchor
+        if since is None:
+            return position
         cap = self._open[0].position if self._open else self._sent
         return max(position, min(position + int((now - since) * self._rate + _SLACK), cap))
 
