@@ -1,86 +1,21 @@
-"""Flux over a real socket to the simulator: options, turns, and everything that can go wrong with a connection."""
+"""Flux over a real socket to the simulator: options, turns, audio, and how a connection begins and ends."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
 
 import pytest
 
-from providers.base import MULAW_8K, PCM_16K, AudioFormat, NativeTurn, SttEvent, SttReconnected, TurnMoment
+from providers.base import MULAW_8K, PCM_16K, NativeTurn
 from providers.deepgram.flux import DeepgramAccess, FluxSpeechToText
-from providers.errors import ProviderError, RateLimited, Refused, TimedOut, Unavailable
+from providers.errors import RateLimited, Refused, TimedOut, Unavailable
+from tests.flux_hearing import EAGER, END, RESUMED, START, UPDATE, Hearing, eventually, flux, listening
 from tests.jumping_loop import jumping
 from tests.simulators.deepgram_flux import Ending, Fault, FluxSimulator, Say
+from tests.speech import noise_mulaw, say_mulaw
 from wire.config import FluxStt
 
-START, UPDATE, EAGER, RESUMED, END = TurnMoment
-LOUD = b"\x10" * 160
-QUIET = b"\xff" * 160
 SEED_SAMPLE = FluxStt(eot_threshold=0.5, eager_eot_threshold=0.7, eot_timeout_ms=2000)
-
-
-def flux(sim: FluxSimulator, config: FluxStt | None = None, audio: AudioFormat = MULAW_8K) -> FluxSpeechToText:
-    return FluxSpeechToText(config or FluxStt(), audio, DeepgramAccess(sim.key, sim.url))
-
-
-class Hearing:
-    """Collects what a recogniser tells, until its end."""
-
-    def __init__(self, stt: FluxSpeechToText) -> None:
-        self.stt = stt
-        self.events: list[SttEvent] = []
-        self.failure: ProviderError | None = None
-        self._news = asyncio.Event()
-        self._task = asyncio.get_running_loop().create_task(self._collect())
-
-    async def _collect(self) -> None:
-        try:
-            async for event in self.stt.events():
-                self.events.append(event)
-                self._news.set()
-        except ProviderError as failure:
-            self.failure = failure
-        self._news.set()
-
-    @property
-    def moments(self) -> list[tuple[TurnMoment, str]]:
-        return [(event.moment, event.text) for event in self.events if isinstance(event, NativeTurn)]
-
-    @property
-    def without_updates(self) -> list[tuple[TurnMoment, str]]:
-        return [(moment, text) for moment, text in self.moments if moment is not UPDATE]
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(60):
-            while not condition():
-                self._news.clear()
-                await self._news.wait()
-
-    async def until_ended(self, turns: int = 1) -> None:
-        await self.until(lambda: [moment for moment, _ in self.moments].count(END) == turns)
-
-    async def speak(self, *, loud_ms: int, quiet_ms: int = 0) -> None:
-        """A caller's audio in 20 ms frames, as fast as the recogniser sends it."""
-        for frame in [LOUD] * (loud_ms // 20) + [QUIET] * (quiet_ms // 20):
-            self.stt.feed(frame)
-            await asyncio.sleep(0)
-
-    async def aclose(self) -> None:
-        await self.stt.aclose()
-        await asyncio.wait_for(self._task, 1)
-
-
-@asynccontextmanager
-async def listening(sim: FluxSimulator, config: FluxStt | None = None) -> AsyncGenerator[Hearing]:
-    stt = flux(sim, config)
-    await stt.start()
-    hearing = Hearing(stt)
-    try:
-        yield hearing
-    finally:
-        await hearing.aclose()
 
 
 # --- what is asked, what is heard ---
@@ -151,13 +86,27 @@ async def test_a_resumed_turn_takes_its_eager_end_back() -> None:
 
 
 @jumping
+async def test_each_spoken_line_is_one_turn() -> None:
+    lines = ["Good evening, I would like to book a table.", "For four people, on Friday, at eight."]
+    line_noise = noise_mulaw(1500, level_db=-55)
+    async with FluxSimulator([Say(line) for line in lines]) as sim, listening(sim) as caller:
+        for line in lines:
+            sound = say_mulaw(line) + line_noise
+            for start in range(0, len(sound), 160):
+                caller.stt.feed(sound[start : start + 160])
+                await asyncio.sleep(0)
+        await caller.until_ended(turns=2)
+        assert [text for moment, text in caller.moments if moment is END] == lines
+
+
+@jumping
 async def test_telephone_audio_passes_untouched_in_messages_of_40_to_80_ms() -> None:
     async with FluxSimulator() as sim, listening(sim) as caller:
         frames = [bytes([number]) * 160 for number in range(100)]
         for frame in frames:
             caller.stt.feed(frame)
             await asyncio.sleep(0)
-        await _until(lambda: len(sim.connections[0].audio) >= 16_000)
+        await eventually(lambda: len(sim.connections[0].audio) >= 16_000)
         assert sim.connections[0].audio[:16_000] == b"".join(frames)
         assert set(sim.connections[0].chunks) <= set(range(320, 641))
 
@@ -181,7 +130,7 @@ async def test_feeding_an_unconnected_recogniser_keeps_the_last_five_seconds() -
         for second in range(20):
             stt.feed(bytes([second]) * 8000)
         await stt.start()
-        await _until(lambda: len(sim.connections[0].audio) >= 40_000)
+        await eventually(lambda: len(sim.connections[0].audio) >= 40_000)
         assert sim.connections[0].audio[:40_000] == b"".join(bytes([second]) * 8000 for second in range(15, 20))
         await stt.aclose()
 
@@ -289,7 +238,7 @@ async def test_closing_while_connecting_leaves_no_socket(fault: Fault) -> None:
     async with FluxSimulator(faults=[fault]) as sim:
         stt = flux(sim)
         starting = asyncio.get_running_loop().create_task(stt.start())
-        await _until(lambda: bool(sim.connections) or bool(sim.attempts and fault.handshake_delay))
+        await eventually(lambda: bool(sim.connections) or bool(sim.attempts and fault.handshake_delay))
         await stt.aclose()
         with pytest.raises(Unavailable):
             await starting
@@ -302,7 +251,7 @@ async def test_closing_while_connecting_leaves_no_socket(fault: Fault) -> None:
 async def test_a_cancelled_start_leaves_no_socket() -> None:
     async with FluxSimulator(faults=[Fault(never_connected=True)]) as sim:
         starting = asyncio.get_running_loop().create_task(flux(sim).start())
-        await _until(lambda: bool(sim.connections))
+        await eventually(lambda: bool(sim.connections))
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await starting
@@ -329,147 +278,3 @@ async def test_closing_is_bounded_although_the_vendor_hangs() -> None:
         await caller.stt.aclose()
         assert loop.time() - began <= 2
         assert not [task for task in asyncio.all_tasks() if task.get_name() == "flux"]
-
-
-# --- connections that break ---
-
-
-@jumping
-async def test_a_dropped_connection_costs_no_words() -> None:
-    faults = [Fault(drop_at_ms=1600)]
-    async with FluxSimulator([Say("book a table for two please")], faults=faults) as sim, listening(sim) as caller:
-        await caller.speak(loud_ms=1600)
-        await caller.until(lambda: any(isinstance(event, SttReconnected) for event in caller.events))
-        await caller.speak(loud_ms=400, quiet_ms=1000)
-        await caller.until_ended()
-        assert [moment for moment, _ in caller.without_updates].count(START) == 1
-        assert caller.moments[-1] == (END, "book a table for two please")
-        assert caller.failure is None
-        assert sim.connections[1].audio.startswith(LOUD * 60)
-
-
-@jumping
-async def test_at_most_three_seconds_are_sent_again() -> None:
-    async with FluxSimulator(faults=[Fault(drop_at_ms=6000)]) as sim, listening(sim) as caller:
-        frames = [bytes([number % 200]) * 160 for number in range(300)]
-        for frame in frames:
-            caller.stt.feed(frame)
-            await asyncio.sleep(0)
-        await caller.until(lambda: bool(caller.events))
-        assert caller.events == [SttReconnected(3000)]
-        await _until(lambda: len(sim.connections[1].audio) >= 24_000)
-        assert sim.connections[1].audio[:24_000] == b"".join(frames)[-24_000:]
-
-
-@jumping
-async def test_the_audio_of_an_ended_turn_is_not_heard_twice() -> None:
-    script = [Say("yes"), Say("never said")]
-    async with FluxSimulator(script, faults=[Fault(drop_at_ms=2000)]) as sim, listening(sim) as caller:
-        await caller.speak(loud_ms=600, quiet_ms=1400)
-        await caller.until(lambda: any(isinstance(event, SttReconnected) for event in caller.events))
-        await caller.speak(loud_ms=0, quiet_ms=2000)
-        await _until(lambda: len(sim.connections[1].audio) >= 16_000)
-        assert caller.without_updates[-1] == (END, "yes")
-        assert LOUD not in sim.connections[1].audio
-
-
-@jumping
-async def test_an_error_message_is_a_lost_connection() -> None:
-    async with FluxSimulator([Say("hello")], faults=[Fault(error_at_ms=200)]) as sim, listening(sim) as caller:
-        await caller.speak(loud_ms=400, quiet_ms=1000)
-        await caller.until_ended()
-        assert isinstance(caller.events[0], SttReconnected | NativeTurn)
-        assert caller.moments[-1] == (END, "hello")
-        assert len(sim.connections) == 2
-
-
-@jumping
-async def test_garbage_is_skipped() -> None:
-    async with FluxSimulator([Say("hello")], faults=[Fault(garbage_at_ms=100)]) as sim, listening(sim) as caller:
-        await caller.speak(loud_ms=400, quiet_ms=1000)
-        await caller.until_ended()
-        assert len(sim.connections) == 1
-
-
-@jumping
-async def test_two_failures_in_ten_seconds_are_final() -> None:
-    faults = [Fault(drop_at_ms=1000), Fault(drop_at_ms=1000)]
-    async with FluxSimulator([Say("hold the line")], faults=faults) as sim, listening(sim) as caller:
-        await caller.speak(loud_ms=3000)
-        await caller.until(lambda: caller.failure is not None)
-        assert caller.failure is not None
-        assert caller.failure.code == "STT_ERROR"
-        assert caller.moments[-1][0] is END
-        assert len(sim.connections) == 2
-        caller.stt.feed(LOUD)
-
-
-@jumping
-async def test_a_failure_long_after_the_last_is_forgiven() -> None:
-    async with (
-        FluxSimulator(faults=[Fault(drop_at_ms=1000), Fault(drop_at_ms=15_000)]) as sim,
-        listening(sim) as caller,
-    ):
-        await caller.speak(loud_ms=1000)
-        await caller.until(lambda: len(caller.events) == 2)
-        assert all(isinstance(event, SttReconnected) for event in caller.events)
-        assert len(sim.connections) == 3
-
-
-@jumping
-async def test_a_refused_reconnect_is_final() -> None:
-    async with FluxSimulator(faults=[Fault(drop_at_ms=1000), Fault(status=401)]) as sim, listening(sim) as caller:
-        await caller.speak(loud_ms=1000)
-        await caller.until(lambda: caller.failure is not None)
-        assert isinstance(caller.failure, Refused)
-        assert sim.attempts == 2
-
-
-# --- connections that fall silent ---
-
-
-@jumping
-async def test_a_stuck_turn_is_ended_for_flux_and_listening_goes_on() -> None:
-    async with FluxSimulator([Say("noise", Ending.STUCK), Say("hello again")]) as sim, listening(sim) as caller:
-        loop = asyncio.get_running_loop()
-        await caller.speak(loud_ms=200)
-        await caller.until(lambda: bool(caller.moments))
-        stuck_at = loop.time()
-        await caller.until_ended()
-        assert 2.9 <= loop.time() - stuck_at <= 4
-        await caller.until(lambda: any(isinstance(event, SttReconnected) for event in caller.events))
-        await caller.speak(loud_ms=600, quiet_ms=1000)
-        await caller.until_ended(turns=2)
-        assert [text for moment, text in caller.moments if moment is END] == ["noise", "hello again"]
-        assert len(sim.connections) == 2
-
-
-@jumping
-async def test_a_long_end_of_turn_timeout_makes_the_watch_patient() -> None:
-    config = FluxStt(eot_timeout_ms=4000)
-    async with FluxSimulator([Say("noise", Ending.STUCK)]) as sim, listening(sim, config) as caller:
-        loop = asyncio.get_running_loop()
-        await caller.speak(loud_ms=200)
-        await caller.until(lambda: bool(caller.moments))
-        stuck_at = loop.time()
-        await caller.until_ended()
-        assert 7.9 <= loop.time() - stuck_at <= 9
-
-
-@jumping
-async def test_a_connection_that_goes_deaf_between_turns_is_replaced() -> None:
-    async with FluxSimulator([Say("hello")], faults=[Fault(stall_at_ms=0)]) as sim, listening(sim) as caller:
-        await caller.until(lambda: bool(caller.events))
-        await caller.speak(loud_ms=600, quiet_ms=1000)
-        await caller.until_ended()
-        assert isinstance(caller.events[0], SttReconnected)
-        assert len(sim.connections) == 2
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    """For what only the simulator sees."""
-    for _ in range(10_000):
-        if condition():
-            return
-        await asyncio.sleep(0.001)
-    pytest.fail("did not happen")
