@@ -103,7 +103,7 @@ class TwilioStream(WSListener):
         """Everything the carrier sends, pings aside."""
         if frame.msg_type == WSMsgType.CLOSE:
             self._peer_closed(transport)
-        elif self.state is LineState.CLOSED:
+        elif self.state is LineState.CLOSED or transport.is_close_frame_sent:
             return
         elif frame.msg_type != WSMsgType.TEXT or not frame.fin:
             if frame.msg_type != WSMsgType.PONG:
@@ -119,10 +119,7 @@ class TwilioStream(WSListener):
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         """The socket is gone. When nobody said goodbye, this is the goodbye."""
-        if self.state is not LineState.CLOSED and transport.is_close_frame_sent:
-            # The websocket layer closed on its own: an oversized or otherwise illegal frame.
-            self._complain("websocket")
-        self._gone("hangup")
+        self._left(transport)
         self._transport = None
 
     # --- receiving ---
@@ -177,8 +174,14 @@ class TwilioStream(WSListener):
         else:
             self._complain("digit")
 
-    def _peer_closed(self, transport: WSTransport) -> None:
+    def _left(self, transport: WSTransport) -> None:
+        if self._is_open() and transport.is_close_frame_sent:
+            # The websocket layer closed on its own: an oversized or otherwise illegal frame.
+            self._complain("websocket")
         self._gone("hangup")
+
+    def _peer_closed(self, transport: WSTransport) -> None:
+        self._left(transport)
         transport.send_close(WSCloseCode.OK)
         transport.disconnect(graceful=False)
 
