@@ -53,6 +53,8 @@ class Cleared:
 class _OpenMark:
     name: str
     position: int
+    certain: int
+    """How far the far end may be believed to have played before this is echoed."""
     deadline: float
     """When it counts as played even without an echo."""
     utterance: UtteranceAudio
@@ -91,7 +93,8 @@ class Playout:
         self._sent = 0
         self._last_mark = 0
         self._ends_at = float("-inf")
-        self._anchor: tuple[int, float | None] = (0, None)
+        self._anchor = (0, 0.0)
+        self._certain: int | None = None
 
     def begin(self, utterance: str) -> None:
         """Queue an utterance behind all others. Raises ValueError when the name was used before."""
@@ -140,6 +143,7 @@ class Playout:
         self._ends_at = now
         self._anchor = (self._sent, now)
         self._last_mark = self._sent
+        self._certain = None
         return Cleared(
             playing.name if playing else None,
             self._ms(playing.heard) if playing else 0,
@@ -235,8 +239,9 @@ class Playout:
     def _send(self, entry: UtteranceAudio, size: int, now: float, out: list[Audio | Mark]) -> None:
         restarts = self._dry(now)
         if restarts:
-            # The far end has been silent for a while. When it begins again only the next echo can tell.
-            self._anchor = (self._head(now), None if self._marks else now)
+            # The far end has fallen silent, or will. When it begins again only the next echo can tell.
+            self._anchor = (self._head(now), now)
+            self._certain = self._sent
             self._ends_at = now
         if entry.state is UtteranceState.WAITING:
             entry.move(UtteranceState.PLAYING)
@@ -261,8 +266,10 @@ class Playout:
         self._serial += 1
         name = f"{entry.name}:{self._serial}"
         deadline = max(self._ends_at, now) + (ECHO_PATIENCE if self._marks else 0.0)
-        self._open.append(_OpenMark(name, self._sent, deadline, entry, final))
+        certain = self._certain if self._marks and self._certain is not None else self._sent
+        self._open.append(_OpenMark(name, self._sent, certain, deadline, entry, final))
         self._last_mark = self._sent
+        self._certain = None
         if self._marks:
             out.append(Mark(name))
 
@@ -281,9 +288,7 @@ class Playout:
 
     def _head(self, now: float) -> int:
         position, since = self._anchor
-        if since is None:
-            return position
-        cap = self._open[0].position if self._open else self._sent
+        cap = self._open[0].certain if self._open else self._sent
         return max(position, min(position + int((now - since) * self._rate + _SLACK), cap))
 
     def _heard(self, entry: UtteranceAudio, head: int) -> int:
