@@ -458,16 +458,54 @@ _scalars = (
     | st.sampled_from(["flux", "gladia:x", "local", "gpt-4.1"])
 )
 _inner = st.sampled_from(
-    "provider engine model language voiceId llm enabled mode keyterms speed prompt tools idleTimeoutSeconds "
-    "max_duration_seconds silence_ms name function parameters es text".split()
+    [
+        "provider",
+        "engine",
+        "model",
+        "language",
+        "voiceId",
+        "llm",
+        "enabled",
+        "mode",
+        "keyterms",
+        "speed",
+        "prompt",
+        "tools",
+        "idleTimeoutSeconds",
+        "max_duration_seconds",
+        "silence_ms",
+        "name",
+        "function",
+        "parameters",
+        "es",
+        "text",
+    ]
 )
 _json = st.recursive(
     _scalars,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_inner | st.text(max_size=5), inner, max_size=4),
 )
 _top = st.sampled_from(
-    "voice tts stt llm prompt tools interruption sessionLimits config media turnDetection vad analysis flash vars "
-    "timezone greeting language".split()
+    [
+        "voice",
+        "tts",
+        "stt",
+        "llm",
+        "prompt",
+        "tools",
+        "interruption",
+        "sessionLimits",
+        "config",
+        "media",
+        "turnDetection",
+        "vad",
+        "analysis",
+        "flash",
+        "vars",
+        "timezone",
+        "greeting",
+        "language",
+    ]
 )
 _payloads = st.dictionaries(_top | st.text(max_size=5), _json, max_size=5)
 
