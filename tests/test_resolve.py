@@ -346,7 +346,7 @@ def test_variables_become_texts_and_merge_by_name() -> None:
     assert config.vars == {"name": "Bob", "n": "3", "price": "2.5", "whole": "4", "vip": "true", "list": '[1,"a"]'}
 
 
-@pytest.mark.parametrize("value", ["Mars/Base", "../etc/passwd", 5])
+@pytest.mark.parametrize("value", ["Mars/Base", "America", "../etc/passwd", "\0", "\ud800", 5])
 def test_an_unknown_time_zone_is_refused(value: JsonValue) -> None:
     with pytest.raises(ConfigError) as caught:
         call({"timezone": value})

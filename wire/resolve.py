@@ -8,7 +8,6 @@ scope to it, `resolve` folds the layers. Everything here is pure; the only excep
 
 from __future__ import annotations
 
-import functools
 import zoneinfo
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -226,14 +225,13 @@ def _greeting(value: JsonValue, language: str) -> str | None:
 
 def _timezone(said: Block, defaults: ServerDefaults) -> str:
     name = _text("timezone", said) or defaults.timezone
-    if name != "UTC" and name not in _timezones():
-        raise ConfigError("timezone", "is not an IANA time zone known here")
+    try:
+        # One small file, cached: the list of all zones would walk a directory tree on the event loop.
+        zoneinfo.ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        if name != "UTC":
+            raise ConfigError("timezone", "is not an IANA time zone known here") from error
     return name
-
-
-@functools.cache
-def _timezones() -> frozenset[str]:
-    return frozenset(zoneinfo.available_timezones())
 
 
 _EVERY_KEY = ServerDefaults(keys=STT_PROVIDERS | VOICE_PROVIDERS | LLM_PROVIDERS, local_fallback=True)
