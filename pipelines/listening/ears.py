@@ -98,6 +98,11 @@ class Ears:
             self._vad = parts.vad(parts.line.rate, self._on_vad)
         self._tasks: asyncio.TaskGroup | None = None
 
+    @property
+    def now_ms(self) -> int:
+        """Audio time of the line: ms since its audio began."""
+        return int(self._level.now_ms)
+
     # --- from the line ---
 
     def hear(self, audio: bytes) -> None:
@@ -153,6 +158,8 @@ class Ears:
                 await asyncio.sleep(RESTART_DELAYS[min(failures, len(RESTART_DELAYS) - 1)])
                 failures += 1
                 self._stt = self._parts.open_stt()
+                if isinstance(self._turns, NativeTurns):
+                    self._turns.restart()
         finally:
             if self._vad is not None:
                 self._vad.close()

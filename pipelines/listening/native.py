@@ -30,6 +30,11 @@ class NativeTurns:
         """Events and directives since last asked."""
         return self.machine.take()
 
+    def restart(self) -> None:
+        """A new recogniser counts its turns from the beginning."""
+        self._ended_index = -1
+        self._talking = False
+
     def level(self, now: int, length_ms: int, energy_db: float) -> None:
         """How loud the line is: drives interruption and latencies."""
         self._now = now

@@ -298,12 +298,15 @@ class Mouth:
         heard = utterance.words.heard_text(played)
         if reason != "continuation" and heard:
             self._confirm(utterance, heard)
+        else:
+            self._listener.on_record(utterance, "")
         self._playing = None
         self._interrupted(utterance, played, reason)
         return played
 
     def _discard(self, utterance: Utterance, reason: str) -> None:
         self._queue.remove(utterance)
+        self._listener.on_record(utterance, "")
         if utterance.origin is Origin.SERVER:
             # Nobody was ever told of it.
             self._forget(utterance)

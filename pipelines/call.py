@@ -1,0 +1,383 @@
+"""One call, from the first frame to the last: its task group, its state, and the wiring between ears, mind and mouth.
+
+Nothing is decided here that a room of its own decides: turns in `listening`, words in `thinking`, sound in `speaking`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from enum import Enum, auto
+
+import msgspec
+import structlog
+
+from pipelines.events import CallEvents, EventSink
+from pipelines.ids import new_id
+from pipelines.listening.detected import DetectedTurns
+from pipelines.listening.ears import Ears, EarsParts
+from pipelines.listening.interruption import InterruptionGate
+from pipelines.listening.native import NativeTurns
+from pipelines.listening.turn import NEW_TURN_PLAYED_MS, Output, StopBot, TurnMachine, TurnRules
+from pipelines.parts import CallFacts, CallParts
+from pipelines.speaking.mouth import Mouth
+from pipelines.speaking.orders import Orders
+from pipelines.speaking.utterance import Origin, Utterance
+from pipelines.thinking.dialogue import Dialogue
+from pipelines.thinking.memory import MemoryDesk
+from pipelines.thinking.replies import Replies
+from pipelines.watch import SessionWatch
+from providers.errors import ProviderError
+from wire.commands import (
+    BotCancel,
+    BotClear,
+    BotReply,
+    BotReplyStream,
+    CallCommand,
+    CallHangup,
+    LlmToolResult,
+)
+from wire.config import CallConfig, TurnMode
+from wire.events import (
+    CallDtmfReceived,
+    CallEnded,
+    CallError,
+    CallEvent,
+    CallStarted,
+    EagerTurn,
+    SpeechStarted,
+    TurnContinued,
+    TurnEnd,
+    UserMessage,
+    UserSpeaking,
+)
+
+log = structlog.get_logger(__name__)
+
+TEARDOWN_SECONDS = 2.0
+"""Everything a call holds is released within this."""
+SAY_PATIENCE_SECONDS = 3.0
+"""A message that answers nothing waits this long for a user who is speaking."""
+CLIENT_PENDING_MS = 2000
+"""An agent that thinks for itself may never answer: later speech is a new turn (protocol §4.5)."""
+
+
+class CallState(Enum):
+    """A call's life."""
+
+    NEW = auto()
+    LIVE = auto()
+    ENDED = auto()
+
+
+class _Over(Exception):
+    """Leaves the call's task group."""
+
+
+class Call:
+    """A live call. Synchronous methods never block and keep the order they are called in."""
+
+    def __init__(self, facts: CallFacts, config: CallConfig, parts: CallParts) -> None:
+        self._facts = facts
+        self._config = config
+        self._parts = parts
+        self._clock = parts.clock
+        self.state = CallState.NEW
+        self._log = log.bind(call_id=facts.call_id, agent=facts.slug, org=facts.org_id)
+        self.events = CallEvents(facts.call_id, parts.clock)
+        self._machine = TurnMachine(self._turn_rules())
+        self._ears = Ears(self._ears_parts(), parts.clock, self)
+        self._mouth = Mouth(parts.medium, self.events, parts.clock, self)
+        self._mouth.use_voice(parts.voice)
+        self._replies = Replies()
+        self._orders = Orders(self._mouth, self._replies, self.events, lambda: new_id("msg"))
+        self._dialogue = Dialogue(config, parts.model, self, parts.clock)
+        self._memory = MemoryDesk(self._dialogue, config.prompt, self.events)
+        self._watch = SessionWatch(config.limits, self.events, self._is_busy, lambda: self._mouth.busy)
+        self._started_at = 0.0
+        self._digits = ""
+        self._spoke = False
+        self._over = asyncio.Event()
+        self._tasks: asyncio.TaskGroup | None = None
+
+    # --- who and where ---
+
+    @property
+    def call_id(self) -> str:
+        """The id on the wire."""
+        return self._facts.call_id
+
+    @property
+    def org_id(self) -> str:
+        """Whose call."""
+        return self._facts.org_id
+
+    @property
+    def slug(self) -> str:
+        """Whose agent's call."""
+        return self._facts.slug
+
+    # --- life ---
+
+    async def run(self) -> None:
+        """Live until the call ends, then release everything. Never raises for what a vendor or a peer does."""
+        with structlog.contextvars.bound_contextvars(call_id=self.call_id, agent=self.slug):
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    self._start(tasks)
+                    await self._over.wait()
+                    raise _Over
+            except* _Over:
+                pass
+            except* Exception as group:  # noqa: BLE001 - the root of a call's tasks: a fault ends this call and no other
+                self._log.exception("call_failed", errors=[repr(error) for error in group.exceptions])
+                self.end("error")
+            finally:
+                self.end("error")
+                await self._release()
+
+    def attach(self, sink: EventSink, agent_id: str) -> None:
+        """The agent's socket, and what it calls the agent. On a call that lives already: the agent is back."""
+        self.events.attach_owner(sink, agent_id)
+        if self.state is CallState.LIVE:
+            self.events.publish(self._started(resumed=True))
+
+    def detach(self) -> None:
+        """The agent's socket is gone."""
+        self.events.detach_owner()
+
+    def end(self, reason: str) -> None:
+        """End now: what is in flight is settled, `call.ended` is the last frame. Idempotent."""
+        if self.state is CallState.ENDED:
+            return
+        started = self.state is not CallState.NEW
+        self.state = CallState.ENDED
+        if started:
+            self._mouth.clear()
+            unfinished = self._machine.text if self._machine.user_has_floor else ""
+            self._dialogue.finish(self._machine.turn_id, unfinished)
+            self.events.publish(self._ended(reason))
+        self.events.close()
+        self._log.info("call_ended", reason=reason)
+        self._over.set()
+
+    # --- commands of the agent ---
+
+    def command(self, command: CallCommand) -> None:
+        """Carry out one command of the agent."""
+        if self.state is CallState.ENDED:
+            return
+        match command:
+            case BotReply() | BotReplyStream() | BotCancel() | BotClear():
+                self._orders.obey(command)
+                self._mouth.beat(self._clock.now())
+            case CallHangup():
+                self.end(command.reason or "client_hangup")
+            case LlmToolResult():
+                self._dialogue.tool_result(command)
+            case _:
+                if not self._memory.obey(command):
+                    self._log.info("command_not_supported", command=type(command).__struct_config__.tag)
+
+    # --- MediumSink ---
+
+    def on_audio(self, audio: bytes) -> None:
+        """The caller's audio."""
+        self._ears.hear(audio)
+
+    def on_mark(self, name: str) -> None:
+        """The carrier played up to there."""
+        self._mouth.on_mark(name)
+
+    def on_digit(self, digit: str) -> None:
+        """The caller pressed a key."""
+        self._digits += digit
+        self._watch.user_activity(self._clock.now())
+        self.events.publish(CallDtmfReceived(digit=digit, digits=self._digits))
+
+    def on_gone(self, reason: str) -> None:
+        """The caller's side is gone."""
+        self.end(reason)
+
+    # --- what the ears tell ---
+
+    def on_heard(self, outputs: list[Output]) -> None:
+        """Turn events and directives."""
+        for output in outputs:
+            if isinstance(output, StopBot):
+                self._stop_bot()
+            elif isinstance(output, CallEvent):
+                self.events.publish(output)
+                self._follow(output)
+
+    def on_ears_trouble(self, error: ProviderError) -> None:
+        """The recogniser failed."""
+        self._trouble(error)
+
+    # --- what the mouth asks and tells ---
+
+    def may_play(self, utterance: Utterance) -> bool:
+        """Replies wait until the turn is over; anything else only for a user who is just speaking, and not for ever."""
+        if utterance.is_reply:
+            return not self._machine.user_has_floor
+        waited = self._clock.now() - utterance.queued_at
+        return not self._machine.user_speaking or waited >= SAY_PATIENCE_SECONDS
+
+    def on_audible(self, utterance: Utterance) -> None:
+        """The caller begins to hear it."""
+        self._machine.bot_audible(self._ears.now_ms, greeting=not self._spoke)
+        self._spoke = True
+        self._dialogue.on_audible(utterance)
+
+    def on_record(self, utterance: Utterance, heard: str) -> None:
+        """The caller heard these words."""
+        self._dialogue.on_record(utterance, heard)
+
+    def on_silent(self) -> None:
+        """The bot has said all it had to say."""
+        if self.state is CallState.ENDED:
+            return
+        self._machine.bot_silent(self._ears.now_ms)
+        self._ears.flush()
+
+    def on_mouth_trouble(self, error: ProviderError) -> None:
+        """The voice failed."""
+        self._trouble(error)
+
+    # --- what the dialogue wants ---
+
+    def say(self, utterance: Utterance) -> bool:
+        """Queue speech of the server."""
+        return self._mouth.enqueue(utterance)
+
+    def publish(self, event: CallEvent) -> None:
+        """State a fact."""
+        self.events.publish(event)
+
+    def spawn(self, job: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        """Run something as part of this call."""
+        assert self._tasks is not None
+        return self._tasks.create_task(job, name=name)
+
+    # --- inside ---
+
+    def _start(self, tasks: asyncio.TaskGroup) -> None:
+        if self.state is not CallState.NEW:
+            return
+        self._tasks = tasks
+        self.state = CallState.LIVE
+        self._started_at = self._clock.wall()
+        self._watch.start(self._clock.now())
+        for warning in self._config.warnings:
+            self._log.warning("call_config", note=warning)
+        self.events.publish(self._started(resumed=False))
+        tasks.create_task(self._ears.run(tasks), name="ears")
+        tasks.create_task(self._mouth.run(tasks), name="mouth")
+        self._parts.metronome.join(self, self._beat)
+        if self._config.greeting and self._facts.direction == "inbound":
+            self._greet(self._config.greeting)
+        self._log.info("call_started", transport=self._facts.transport, direction=self._facts.direction)
+
+    def _greet(self, text: str) -> None:
+        greeting = Utterance(new_id("msg"), "", Origin.GREETING, remembered=True)
+        greeting.announced_text = text
+        greeting.write(text)
+        greeting.close()
+        self._mouth.enqueue(greeting)
+
+    def _beat(self, now: float) -> None:
+        self._ears.beat(now)
+        self._mouth.beat(now)
+        reason = self._watch.beat(now)
+        if reason is not None:
+            self.end(reason)
+
+    def _is_busy(self) -> bool:
+        """True while silence is nobody's fault."""
+        return self._mouth.busy or self._dialogue.busy or self._machine.user_speaking
+
+    def _stop_bot(self) -> None:
+        silenced = self._mouth.barge_in()
+        played = silenced.played_ms
+        self._dialogue.interrupted()
+        self._machine.bot_stopped(self._ears.now_ms, NEW_TURN_PLAYED_MS if played is None else played)
+        self._ears.flush()
+
+    def _follow(self, event: CallEvent) -> None:
+        """What a turn event means for replies, dialogue and limits."""
+        now = self._clock.now()
+        match event:
+            case UserMessage():
+                self._watch.user_activity(now)
+                self._replies.announced(event.message_id)
+                self._dialogue.user_said(event.turn_id, event.message_id, event.text)
+            case EagerTurn():
+                self._replies.announced(event.message_id)
+                self._dialogue.prepare(event.message_id)
+            case TurnEnd():
+                self._replies.announced(event.message_id)
+                self._dialogue.answer(event.message_id)
+                self._mouth.beat(now)
+            case TurnContinued():
+                self._replies.continued()
+                self._dialogue.interrupted()
+                self._mouth.drop_replies()
+            case SpeechStarted() | UserSpeaking():
+                self._watch.user_activity(now)
+            case _:
+                pass
+
+    def _trouble(self, error: ProviderError) -> None:
+        self._log.warning("provider_failed", vendor=error.vendor, code=error.code, error=str(error))
+        self.events.publish(CallError(code=error.code, error=str(error)))
+
+    async def _release(self) -> None:
+        self._parts.metronome.leave(self)
+        try:
+            async with asyncio.timeout(TEARDOWN_SECONDS):
+                await asyncio.gather(self._parts.medium.hang_up(), self._parts.voice.aclose())
+        except TimeoutError:
+            self._log.warning("call_release_late")
+
+    def _started(self, *, resumed: bool) -> CallStarted:
+        facts = self._facts
+        return CallStarted(
+            from_=facts.from_,
+            to=facts.to,
+            direction=facts.direction,
+            transport=facts.transport,
+            metadata=facts.metadata,
+            language=self._config.language.split("-")[0],
+            resumed=True if resumed else msgspec.UNSET,
+        )
+
+    def _ended(self, reason: str) -> CallEnded:
+        facts, now = self._facts, self._clock.wall()
+        return CallEnded(
+            reason=reason,
+            from_=facts.from_,
+            to=facts.to,
+            direction=facts.direction,
+            metadata=facts.metadata,
+            messages=self._dialogue.record(),
+            duration_seconds=round(now - self._started_at, 3),
+            started_at=self._started_at,
+            ended_at=now,
+        )
+
+    def _turn_rules(self) -> TurnRules:
+        config = self._config
+        return TurnRules(
+            language=config.language,
+            gate=InterruptionGate(config.interruption, config.language),
+            new_id=lambda: new_id("u"),
+            pending_window_ms=None if self._parts.model is not None else CLIENT_PENDING_MS,
+        )
+
+    def _ears_parts(self) -> EarsParts:
+        config, parts = self._config, self._parts
+        if config.turn.mode is TurnMode.NATIVE:
+            turns = NativeTurns(self._machine, config.language)
+            return EarsParts(parts.medium.audio, parts.open_stt, turns)
+        detected = DetectedTurns(self._machine, config.turn, config.vad)
+        return EarsParts(parts.medium.audio, parts.open_stt, detected, parts.vad, parts.turn_model)

@@ -1,0 +1,94 @@
+"""What the agent's program wants said: `bot.reply`, `bot.reply.stream`, `bot.cancel`, `bot.clear` (protocol §2.3).
+
+Judges replies against the turn they answer, and turns what is welcome into utterances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from pipelines.events import CallEvents
+from pipelines.speaking.mouth import Mouth
+from pipelines.speaking.utterance import Origin, Utterance
+from pipelines.thinking.replies import Replies
+from wire.commands import BotCancel, BotClear, BotReply, BotReplyStream
+from wire.events import ReplyRejected
+
+log = structlog.get_logger(__name__)
+
+MAX_TEXT = 16_000
+"""Characters of one message; what is longer is cut there. A quarter of an hour of speech."""
+
+SpeechCommand = BotReply | BotReplyStream | BotCancel | BotClear
+
+
+class Orders:
+    """Carries out the agent's speech commands for one call."""
+
+    def __init__(self, mouth: Mouth, replies: Replies, events: CallEvents, new_id: Callable[[], str]) -> None:
+        self._mouth = mouth
+        self._replies = replies
+        self._events = events
+        self._new_id = new_id
+        self._streams: dict[str, Utterance] = {}
+
+    def obey(self, command: SpeechCommand) -> None:
+        """Carry out one command, in the order they came. Never blocks."""
+        match command:
+            case BotReply():
+                self._reply(command)
+            case BotReplyStream(action="start"):
+                self._start(command)
+            case BotReplyStream(action="chunk"):
+                self._chunk(command)
+            case BotReplyStream():
+                self._end(command.message_id)
+            case BotCancel():
+                self._mouth.cancel(command.message_id or None)
+            case BotClear():
+                self._mouth.clear()
+
+    def _reply(self, command: BotReply) -> None:
+        utterance = self._admit(command.message_id, command.in_reply_to, remembered=command.add_to_history)
+        if utterance is not None:
+            utterance.announced_text = command.text[:MAX_TEXT]
+            utterance.write(command.text[:MAX_TEXT])
+            utterance.close()
+
+    def _start(self, command: BotReplyStream) -> None:
+        if command.message_id in self._streams:
+            return
+        utterance = self._admit(command.message_id, command.in_reply_to, remembered=command.add_to_history)
+        if utterance is not None:
+            self._streams[utterance.message_id] = utterance
+
+    def _chunk(self, command: BotReplyStream) -> None:
+        stream = self._streams.get(command.message_id)
+        if stream is None and not self._replies.knows(command.message_id):
+            # Tokens of a stream that was never started: taken as an unconditional one.
+            self._start(BotReplyStream(call_id=command.call_id, message_id=command.message_id, action="start"))
+            stream = self._streams.get(command.message_id)
+        if stream is not None and len(stream.text) < MAX_TEXT:
+            stream.write(command.token)
+
+    def _end(self, message_id: str) -> None:
+        stream = self._streams.pop(message_id, None)
+        if stream is not None:
+            stream.close()
+
+    def _admit(self, message_id: str, in_reply_to: str, *, remembered: bool) -> Utterance | None:
+        message_id = message_id or self._new_id()
+        rejection = self._replies.admit(message_id, in_reply_to)
+        if rejection is None:
+            utterance = Utterance(message_id, in_reply_to, Origin.CLIENT, remembered=remembered)
+            if self._mouth.enqueue(utterance):
+                return utterance
+            reason, expected = "queue_full", in_reply_to
+        else:
+            reason, expected = rejection.reason, rejection.expected
+        self._events.publish(
+            ReplyRejected(message_id=message_id, in_reply_to=in_reply_to, expected_reply_to=expected, reason=reason)
+        )
+        return None

@@ -1,0 +1,213 @@
+"""The call's mind on the server's side: the record of what was said, and the model that answers where there is one.
+
+An answer may be thought of before the turn is certainly over (`prepare`); it is heard, and its tools run, only after
+`answer`. What the user cuts off or makes obsolete is cancelled without a trace, except for tools that already ran:
+their results stay in the record, and the next answer waits for them rather than running them again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+
+import structlog
+
+from pipelines.clock import Clock
+from pipelines.ids import new_id
+from pipelines.speaking.utterance import Origin, Utterance
+from pipelines.thinking.history import History
+from pipelines.thinking.prompt import Prompt
+from pipelines.thinking.tools import ToolRounds
+from providers.base import Generation, LanguageModel, TextDelta, ToolCall, ToolCalls
+from providers.errors import ProviderError
+from wire.commands import LlmToolResult
+from wire.config import CallConfig
+from wire.events import CallEvent, CallMessage, LlmError
+
+log = structlog.get_logger(__name__)
+
+MAX_ROUNDS = 8
+"""Tool rounds of one turn; after them the model must answer in words (protocol §4.9)."""
+
+
+class Stage(Protocol):
+    """What the dialogue needs of its call."""
+
+    def say(self, utterance: Utterance) -> bool:
+        """Queue speech. False when too much is queued."""
+        ...
+
+    def publish(self, event: CallEvent) -> None:
+        """State a fact."""
+        ...
+
+    def spawn(self, job: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        """Run something as part of the call."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Answer:
+    """One answer on its way. `wanted` turns False when the user went on while its tools were running."""
+
+    message_id: str
+    released: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+    running_tools: bool = False
+    wanted: bool = True
+
+
+class Dialogue:
+    """Keeps the record of one call and lets the model answer. Without a model it only keeps the record."""
+
+    def __init__(self, config: CallConfig, model: LanguageModel | None, stage: Stage, clock: Clock) -> None:
+        self._config = config
+        self._model = model
+        self._stage = stage
+        self._clock = clock
+        self.history = History()
+        self.prompt = Prompt(config.prompt, config.vars, config.timezone)
+        self._tools = ToolRounds(config.tools, self.history, stage.publish)
+        self._answer: _Answer | None = None
+        self._tail: asyncio.Task[None] | None = None
+        """Tools of an answer that nobody wants any more; the next answer waits for them."""
+
+    @property
+    def thinks(self) -> bool:
+        """True when the server answers, False when the agent's own program does."""
+        return self._model is not None
+
+    @property
+    def busy(self) -> bool:
+        """True while an answer is being made."""
+        return self._answer is not None
+
+    # --- turns ---
+
+    def user_said(self, turn_id: int, message_id: str, text: str) -> None:
+        """The user's words of this turn so far."""
+        self.history.user(message_id, text, turn_id)
+
+    def prepare(self, message_id: str) -> None:
+        """The turn is probably over: think ahead."""
+        if self._model is None or (self._answer is not None and self._answer.message_id == message_id):
+            return
+        self.interrupted()
+        answer = self._answer = _Answer(message_id)
+        answer.task = self._stage.spawn(self._think(answer, self._model), "answer")
+
+    def answer(self, message_id: str) -> None:
+        """The turn is over."""
+        if self._model is None:
+            return
+        self.prepare(message_id)
+        if self._answer is not None:
+            self._answer.released.set()
+
+    def interrupted(self) -> None:
+        """The user went on: no answer to what was said so far."""
+        answer, self._answer = self._answer, None
+        if answer is None or answer.task is None:
+            return
+        answer.wanted = False
+        if answer.running_tools:
+            self._tail = answer.task
+        else:
+            answer.task.cancel()
+
+    def finish(self, turn_id: int, unfinished: str) -> None:
+        """The call is over; `unfinished` are words of a turn that did not end."""
+        if self._answer is not None and self._answer.task is not None:
+            self._answer.task.cancel()
+        self._answer = None
+        if unfinished:
+            self.history.user(new_id("u"), unfinished, turn_id)
+
+    # --- what was said ---
+
+    def on_audible(self, utterance: Utterance) -> None:
+        """The caller begins to hear it: here is its place in the record."""
+        if utterance.origin is not Origin.SERVER:
+            self.history.assistant_says(
+                utterance.message_id, utterance.text, in_llm_context=utterance.remembered or not self.thinks
+            )
+
+    def on_record(self, utterance: Utterance, heard: str) -> None:
+        """The caller heard these words of it and no more; none: it never was."""
+        remembered = utterance.remembered or not self.thinks
+        self.history.assistant_heard(utterance.message_id, heard, in_llm_context=remembered)
+
+    def record(self) -> list[CallMessage]:
+        """The whole conversation for `call.ended`."""
+        self.history.forget_ephemeral()
+        return self.history.record(self.system() if self.thinks else "")
+
+    def system(self) -> str:
+        """The system prompt as of now."""
+        prompt = self.prompt.render(datetime.fromtimestamp(self._clock.wall(), UTC))
+        if self.prompt.unknown:
+            log.warning("prompt_variables_unset", names=sorted(self.prompt.unknown))
+            self.prompt.unknown.clear()
+        return prompt
+
+    def tool_result(self, command: LlmToolResult) -> None:
+        """The agent's program ran a tool."""
+        self._tools.result(command)
+
+    # --- inside ---
+
+    async def _think(self, answer: _Answer, model: LanguageModel) -> None:
+        if self._tail is not None:
+            await asyncio.wait([self._tail])
+            self._tail = None
+        try:
+            for number in range(MAX_ROUNDS + 1):
+                calls = await self._generate(answer, model, last=number == MAX_ROUNDS)
+                if not calls or not await self._run_tools(answer, calls):
+                    break
+        except ProviderError as error:
+            log.warning("model_failed", vendor=error.vendor, code=error.code, error=str(error))
+            self._stage.publish(LlmError(error="The language model failed", code=error.code))
+        finally:
+            self.history.forget_ephemeral()
+            if self._answer is answer:
+                self._answer = None
+
+    async def _generate(self, answer: _Answer, model: LanguageModel, *, last: bool) -> tuple[ToolCall, ...]:
+        """One answer of the model: its words go to the mouth as they come, its tool calls are returned."""
+        assert self._config.llm is not None
+        request = Generation(
+            self._config.llm, self.history.messages_for_llm(self.system()), self._config.tools, force_text=last
+        )
+        calls: tuple[ToolCall, ...] = ()
+        utterance: Utterance | None = None
+        try:
+            async for event in model.generate(request):
+                if isinstance(event, TextDelta):
+                    if utterance is None and not event.text.strip():
+                        continue
+                    utterance = utterance or self._new_utterance(answer)
+                    utterance.write(event.text)
+                    self.history.assistant_says(utterance.message_id, utterance.text)
+                elif isinstance(event, ToolCalls):
+                    calls = event.calls
+        finally:
+            if utterance is not None:
+                utterance.close()
+        return calls
+
+    def _new_utterance(self, answer: _Answer) -> Utterance:
+        utterance = Utterance(new_id("msg"), answer.message_id, Origin.SERVER, remembered=True)
+        self._stage.say(utterance)
+        return utterance
+
+    async def _run_tools(self, answer: _Answer, calls: tuple[ToolCall, ...]) -> bool:
+        """Have tools run once the turn is certainly over; True when the model should go on."""
+        await answer.released.wait()
+        answer.running_tools = True
+        follow_up = await self._tools.run(calls)
+        answer.running_tools = False
+        return follow_up and answer.wanted
