@@ -104,7 +104,7 @@ class MarkFrame(_Frame, frozen=True, tag="mark"):
 class StopFrame(_Frame, frozen=True, tag="stop"):
     """The call is over, or was taken off the stream."""
 
-    stream_sid: str = ""
+    stream_sid: str
 
 
 CarrierFrame = ConnectedFrame | StartFrame | MediaFrame | DtmfFrame | MarkFrame | StopFrame

@@ -83,11 +83,9 @@ class TwilioStream(WSListener):
         transport.send_close(WSCloseCode.OK)
         # Reading on until the carrier closes too: unread audio in our socket would turn the close into a reset.
         try:
-            async with asyncio.timeout(self._limits.hang_up_s):
-                with suppress(Exception):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.hang_up_s):
                     await transport.wait_disconnected()
-        except TimeoutError:
-            pass
         finally:
             transport.disconnect(graceful=False)
 
@@ -240,8 +238,12 @@ class TwilioStream(WSListener):
             return
         sink = self._sink
         self._end()
-        if sink is not None:
+        if sink is None:
+            return
+        try:
             sink.on_gone(reason)
+        except Exception:  # noqa: BLE001 - as above, and the socket still has to be closed
+            self._log.exception("twilio_stream_failed")
 
     def _end(self) -> None:
         if self.state is not LineState.CLOSED:
