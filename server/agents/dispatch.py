@@ -1,0 +1,187 @@
+"""From a connection's frames to whoever carries them out (protocol §1.7, §4.16).
+
+Commands for calls are handed on at once, in order; registration commands may wait for other connections or the
+store, so they go through a queue of their own and never hold up a call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Final, assert_never
+
+import structlog
+
+from pipelines.clock import Clock
+from server.agents.channels import Refusal
+from server.agents.link import AgentLink, LinkTimes, event_name
+from server.agents.reach import Reach
+from server.agents.registry import AgentRegistry
+from server.auth import Keys, redact
+from server.store.base import AgentKey
+from server.throttle import Failures
+from wire.commands import (
+    AgentConfigure,
+    AgentCreate,
+    AgentRemove,
+    AgentResume,
+    CallCommand,
+    ChannelAdd,
+    ChannelConfigure,
+    ChannelRemove,
+    Connect,
+    DevConfig,
+    OnCall,
+    Ping,
+    Pong,
+    RegistrationCommand,
+)
+from wire.events import ErrorEvent
+
+log = structlog.get_logger(__name__)
+
+_BAD_KEYS_BURST: Final = 5
+_BAD_KEYS_RATE: Final = 0.1
+
+
+class AgentGateway:
+    """All agent connections of this process."""
+
+    def __init__(self, keys: Keys, registry: AgentRegistry, clock: Clock, times: LinkTimes | None = None) -> None:
+        self.registry = registry
+        self.times = times or LinkTimes()
+        self._reach = Reach(registry)
+        self._keys = keys
+        self._clock = clock
+        self._links: set[AgentLink] = set()
+        self._bad_keys = Failures(_BAD_KEYS_RATE, _BAD_KEYS_BURST)
+        self._closed = False
+
+    def __len__(self) -> int:
+        """How many connections there are."""
+        return len(self._links)
+
+    def open(self, peer: str) -> AgentLink:
+        """A socket has opened; `peer` is the address it comes from."""
+        link = AgentLink(f"conn_{secrets.token_hex(8)}", peer, self._clock, self.times)
+        self._links.add(link)
+        if self._closed:
+            link.close(1012, "service_restart")
+        return link
+
+    async def leave(self, link: AgentLink) -> None:
+        """The socket has closed. Idempotent."""
+        self._links.discard(link)
+        await self.registry.leave(link)
+
+    def close(self) -> None:
+        """Tell every client that this gateway goes away, and every new one, too. Sockets close by themselves."""
+        self._closed = True
+        for link in list(self._links):
+            link.close(1012, "service_restart")
+
+    def take(self, link: AgentLink, frame: str | bytes) -> RegistrationCommand | None:
+        """Take one frame. Never blocks. What comes back is for `register`, in order."""
+        command = link.receive(frame)
+        match command:
+            case None | Ping() | Pong():
+                return None
+            case Connect():
+                self._authenticate(link, command)
+            case OnCall():
+                self._to_call(link, command)
+            case (
+                AgentCreate()
+                | AgentConfigure()
+                | AgentResume()
+                | AgentRemove()
+                | DevConfig()
+                | ChannelAdd()
+                | ChannelConfigure()
+                | ChannelRemove()
+            ):
+                return command
+            case _:
+                name = event_name(command)
+                log.info("command_not_supported", connection=link.connection_id, command=name)
+                error = ErrorEvent(code="BAD_REQUEST", error=f"{name} is not supported by this gateway", command=name)
+                error.agent_id = command.agent_id
+                link.deliver(error)
+        return None
+
+    async def register(self, link: AgentLink, commands: asyncio.Queue[RegistrationCommand]) -> None:
+        """Carry out a connection's registration commands, one after the other. Runs until cancelled."""
+        while True:
+            command = await commands.get()
+            if not link.connected:
+                continue
+            try:
+                await self._register(link, command)
+            except Refusal as refusal:
+                self._refused(link, command, refusal)
+            except Exception:
+                # One command must not take the connection's other agents with it.
+                log.exception("command_failed", connection=link.connection_id, command=event_name(command))
+                self._refused(link, command, Refusal("REGISTRATION_ERROR", "The gateway failed; its log says why"))
+
+    async def _register(self, link: AgentLink, command: RegistrationCommand) -> None:
+        match command:
+            case AgentCreate():
+                agent_id = await self.registry.create(link, command)
+                if agent_id:
+                    await self._reach.inherit_callers(link, agent_id)
+            case AgentConfigure():
+                self.registry.configure(link, command.agent_id, command.config)
+            case AgentResume():
+                await self.registry.resume(link, command.agent_id)
+            case AgentRemove():
+                await self.registry.remove(link, command.agent_id)
+            case DevConfig():
+                await self._reach.dev_config(link, command)
+            case ChannelAdd():
+                await self._reach.add(link, command)
+            case ChannelConfigure():
+                self._reach.configure(link, command)
+            case ChannelRemove():
+                await self._reach.remove(link, command)
+            case _:
+                assert_never(command)
+
+    def _refused(self, link: AgentLink, command: RegistrationCommand, refusal: Refusal) -> None:
+        error = ErrorEvent(code=refusal.code, error=refusal.error, command=event_name(command))
+        if command.agent_id:
+            error.agent_id = command.agent_id
+        for name, value in refusal.fields.items():
+            setattr(error, name, value)
+        link.deliver(error)
+        log.info(
+            "command_refused",
+            connection=link.connection_id,
+            org=link.org_id,
+            agent=command.agent_id[:80],
+            command=event_name(command),
+            code=refusal.code,
+        )
+
+    def _authenticate(self, link: AgentLink, command: Connect) -> None:
+        org_id = self._keys.org_of(command.api_key)
+        if org_id is not None:
+            link.accept(org_id)
+            self.registry.join(link)
+            log.info("agent_link_connected", connection=link.connection_id, org=org_id, key=redact(command.api_key))
+            return
+        now = self._clock.now()
+        by_peer = self._bad_keys.too_many("peer " + link.peer, now)
+        by_key = self._bad_keys.too_many("key " + command.api_key[:12], now)
+        if not (by_peer or by_key):
+            log.warning("bad_key", peer=link.peer, key=redact(command.api_key))
+        link.refuse("INVALID_KEY", "Invalid API key", delay=self.times.penalty if by_peer or by_key else 0.0)
+
+    def _to_call(self, link: AgentLink, command: CallCommand) -> None:
+        """Unknown, ended and foreign calls are passed over in silence: any answer would revive them at the client."""
+        call = self.registry.calls.find(command.call_id)
+        if call is None:
+            return
+        agent = self.registry.find(AgentKey(call.org_id, call.slug))
+        if agent is not None and agent.link is link:
+            call.command(command)
