@@ -226,6 +226,14 @@ def test_heard_starts_again_correctly_after_the_audio_ran_dry() -> None:
     assert [name for name, _ in stage.finished] == ["a"]
 
 
+def test_an_echo_from_before_a_pause_does_not_vouch_for_what_follows_it() -> None:
+    stage = _stage(delay=0.15)
+    stage.playout.begin("a")
+    for _ in range(3):
+        stage.playout.append("a", bytes(8 * 40))
+        stage.run(0.28)
+
+
 def test_without_echoes_heard_stays_before_the_open_mark() -> None:
     playout = Playout(MULAW_8K)
     _say(playout, "a", 3.0)
