@@ -1,0 +1,76 @@
+"""The carrier's webhooks: `/twilio/voice` and `/twilio/status` (behaviour §3.1, §3.5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+from fastapi import APIRouter, Request, Response
+
+from server.phone import Phone
+from transports.twilio.signature import SIGNATURE_HEADER, Form, is_loopback, parse_form, verify_webhook
+
+log = structlog.get_logger(__name__)
+
+MAX_BODY = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class CarrierDoor:
+    """Who may call. Without an auth token nothing can be verified, so only this machine may (and no proxy on it)."""
+
+    public_url: str | None
+    auth_token: str | None
+    validate: bool = True
+
+    def admits(self, request: Request, form: Form) -> bool:
+        """Whether this request comes from the carrier."""
+        if not self.validate:
+            return True
+        if self.auth_token is None:
+            peer = request.client.host if request.client is not None else ""
+            return is_loopback(peer) and "x-forwarded-for" not in request.headers
+        return verify_webhook(self.auth_token, self._called(request), form, request.headers.get(SIGNATURE_HEADER))
+
+    def _called(self, request: Request) -> str:
+        """The URL as the carrier called it: the public one, never one made from a Host header behind a proxy."""
+        if self.public_url is None:
+            return str(request.url)
+        query = f"?{request.url.query}" if request.url.query else ""
+        return f"{self.public_url}{request.url.path}{query}"
+
+
+def carrier_routes(door: CarrierDoor, phone: Phone) -> APIRouter:
+    """The webhooks of one gateway."""
+    routes = APIRouter()
+
+    async def fields(request: Request) -> dict[str, str] | None:
+        """The verified fields of a webhook; None for a stranger."""
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY:
+                return None
+        form = parse_form(body) if request.method == "POST" else ()
+        if not door.admits(request, form):
+            peer = request.client.host if request.client is not None else ""
+            log.warning("webhook_refused", peer=peer, signed=SIGNATURE_HEADER.lower() in request.headers)
+            return None
+        return dict(form if request.method == "POST" else request.query_params.multi_items())
+
+    @routes.api_route("/twilio/voice", methods=["GET", "POST"])
+    async def voice(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
+        form = await fields(request)
+        if form is None:
+            return Response(status_code=403)
+        return Response(await phone.ring(form), media_type="text/xml")
+
+    @routes.post("/twilio/status")
+    async def status(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
+        form = await fields(request)
+        if form is None:
+            return Response(status_code=403)
+        phone.status(form)
+        return Response(status_code=204)
+
+    return routes

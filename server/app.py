@@ -1,0 +1,186 @@
+"""Composition: the one place where all rooms meet. `Gateway` holds the parts, `create_server` is its face."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
+
+import structlog
+import uvicorn
+from fastapi import FastAPI, WebSocket
+from picows import WSListener, WSUpgradeRequest, WSUpgradeResponseWithListener
+from providers.local.grammar import check_grammar
+
+from pipelines.clock import LoopClock
+from server.agents.agent import RegistryTimes
+from server.agents.configuration import ConfigRules
+from server.agents.dispatch import AgentGateway
+from server.agents.endpoint import ObservedWebSocket, serve_agent
+from server.agents.link import MAX_FRAME
+from server.agents.registry import AgentRegistry
+from server.api.carrier import CarrierDoor, carrier_routes
+from server.api.health import health_routes
+from server.auth import Keys
+from server.engines import CallEngines, Engines
+from server.metrics import Metrics
+from server.phone import Phone, PhoneRules
+from server.settings import Settings
+from server.store.memory import MemoryStore
+from server.switchboard import STREAM_PATH, switchboard_protocol
+from transports.twilio.door import StreamDoor
+from wire.config import CallConfig, LocalStt
+from wire.errors import ConfigError
+from wire.layers import Layer
+from wire.resolve import resolve
+
+log = structlog.get_logger(__name__)
+
+STOP_SECONDS = 5.0
+
+
+class Gateway:
+    """Everything that one process serves. Make it inside the event loop; `run` owns all tasks."""
+
+    def __init__(self, settings: Settings, keys: Keys, engines: CallEngines) -> None:
+        self.settings = settings
+        self.engines = engines
+        self.metrics = Metrics()
+        self.clock = LoopClock()
+        self.store = MemoryStore(self.clock.now)
+        self._defaults = settings.server_defaults(Engines.served)
+        times = RegistryTimes(grace=settings.agent_grace_seconds)
+        self.registry = AgentRegistry(self.store, self.clock, ConfigRules(self._resolve), times)
+        self.agents = AgentGateway(keys, self.registry, self.clock)
+        self.base_url = settings.public_url or f"http://127.0.0.1:{settings.port}"
+        rules = PhoneRules(
+            stream_url=lambda: self.stream_url,
+            max_calls=settings.max_concurrent_calls,
+            no_agent_message=settings.no_agent_message,
+        )
+        self.phone = Phone(self.registry, engines, self._resolve, rules, self.metrics)
+        self.metrics.gauge("gateway_agent_connections", "Agent sockets open", lambda: len(self.agents))
+        self.metrics.gauge("gateway_loop_lag_seconds", "Lateness of the pacing tick", lambda: self.phone.lag)
+        self._stopping = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self.ready = False
+
+    @property
+    def stream_url(self) -> str:
+        """Where the carrier opens media streams."""
+        return "ws" + self.base_url.removeprefix("http") + STREAM_PATH
+
+    def accept_stream(self, request: WSUpgradeRequest, peer: str) -> WSListener | WSUpgradeResponseWithListener | None:
+        """A handshake on the media path."""
+        token = self._carrier_token()
+        return StreamDoor(self.phone.admit, self.stream_url, token)(request, peer)
+
+    def carrier_door(self) -> CarrierDoor:
+        """Who may call the carrier's webhooks."""
+        return CarrierDoor(self.settings.public_url, self._carrier_token(), self.settings.twilio_validate_signature)
+
+    def listens_on(self, port: int) -> None:
+        """The port that was really taken; without `PUBLIC_URL` it is part of our address."""
+        if self.settings.public_url is None:
+            self.base_url = f"http://127.0.0.1:{port}"
+
+    def exposition(self) -> bytes:
+        """Metrics in Prometheus' text form."""
+        return self.metrics.text()
+
+    async def run(self) -> None:
+        """Serve until `stop`: then calls end, agents are told, and everything is released."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                watch = tasks.create_task(self.registry.run(), name="registry")
+                phone = tasks.create_task(self.phone.run(), name="phone")
+                self.ready = True
+                await self._stopping.wait()
+                self.ready = False
+                self.phone.close()
+                await phone
+                self.agents.close()
+                watch.cancel()
+            await self.store.close()
+        finally:
+            self._stopped.set()
+
+    async def stop(self) -> None:
+        """Stop `run` and wait for it, at most `STOP_SECONDS`. Idempotent."""
+        self._stopping.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                await self._stopped.wait()
+
+    def _carrier_token(self) -> str | None:
+        token = self.settings.twilio_auth_token
+        return None if token is None else token.get_secret_value()
+
+    def _resolve(self, layers: Sequence[Layer]) -> CallConfig:
+        """What a call on these layers would run on. Raises `ConfigError` for what could not serve one."""
+        config = resolve(layers, self._defaults)
+        if isinstance(config.stt, LocalStt) and config.stt.grammar:
+            try:
+                check_grammar(config.stt.grammar)
+            except ValueError as error:
+                raise ConfigError("stt.grammar", str(error)) from None
+        return config
+
+
+class GatewayServer(uvicorn.Server):
+    """uvicorn that knows its gateway: calls end before the sockets their last events need."""
+
+    gateway: Gateway | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; a port that the system chose becomes part of our own address."""
+        await super().startup(sockets)
+        if self.gateway is not None and self.servers and self.servers[0].sockets:
+            self.gateway.listens_on(self.servers[0].sockets[0].getsockname()[1])
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop serving: calls, then agents, then HTTP."""
+        if self.gateway is not None:
+            await self.gateway.stop()
+        await super().shutdown(sockets)
+
+
+def create_server(settings: Settings, keys: Keys, engines: CallEngines) -> GatewayServer:
+    """A server that is ready to `serve()`. Its gateway comes to life with it, inside the event loop."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        gateway = server.gateway = Gateway(settings, keys, engines)
+        app.include_router(health_routes(gateway))
+        app.include_router(carrier_routes(gateway.carrier_door(), gateway.phone))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(gateway.run(), name="gateway")
+            yield
+            await gateway.stop()
+
+    app = FastAPI(title="Voice gateway", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.websocket("/client")
+    async def client(websocket: WebSocket) -> None:  # pyright: ignore[reportUnusedFunction]
+        assert server.gateway is not None
+        await serve_agent(websocket, server.gateway.agents)
+
+    def accept(request: WSUpgradeRequest, peer: str) -> WSListener | WSUpgradeResponseWithListener | None:
+        return None if server.gateway is None else server.gateway.accept_stream(request, peer)
+
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=switchboard_protocol(accept),
+        ws=ObservedWebSocket,
+        ws_ping_interval=None,
+        ws_max_size=MAX_FRAME,
+        ws_per_message_deflate=False,
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=5,
+    )
+    server = GatewayServer(config)
+    return server

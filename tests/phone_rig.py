@@ -1,0 +1,197 @@
+"""A whole gateway with its vendors simulated on their wire, an agent on a socket, and a telephone: for calls end to end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+
+from demo.caller import SoftwareCaller
+from demo.dialling import Dial
+from server.app import Gateway, GatewayServer, create_server
+from server.auth import Keys
+from server.engines import CallEngines, Engines
+from server.settings import Settings
+from tests.simulators.deepgram_flux import FluxSimulator
+from tests.simulators.deepgram_flux_engine import Say
+from tests.simulators.elevenlabs import ElevenLabsSimulator
+from tests.simulators.openai import KEY as OPENAI_KEY
+from tests.simulators.openai import OpenAiSimulator, Reply
+from tests.speech import say_mulaw, silence_mulaw
+
+KEY = "pk_test_phone_rig_0001"
+NUMBER = "+13186330963"
+PATIENCE = 20.0
+
+Frame = dict[str, Any]
+
+
+def names(frames: list[Frame]) -> list[str]:
+    """Event names, in order."""
+    return [frame["event"] for frame in frames]
+
+
+@dataclass
+class Agent:
+    """An SDK connection that writes down every frame and can wait for the next one of a kind."""
+
+    socket: ClientConnection
+    frames: list[Frame] = field(default_factory=list[Frame])
+    _seen: int = 0
+    _more: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def listen(self) -> None:
+        async for text in self.socket:
+            frame = json.loads(text)
+            if frame["event"] == "ping":
+                await self.send("pong")
+                continue
+            self.frames.append(frame)
+            self._more.set()
+
+    async def send(self, event: str, **fields: object) -> None:
+        await self.socket.send(json.dumps({"event": event, **fields}))
+
+    async def wait(self, event: str, patience: float = PATIENCE, **fields: object) -> Frame:
+        """The next frame of that kind (and with those fields) after the last one waited for."""
+        async with asyncio.timeout(patience):
+            while True:
+                while self._seen < len(self.frames):
+                    frame = self.frames[self._seen]
+                    self._seen += 1
+                    if frame["event"] == event and all(frame.get(key) == value for key, value in fields.items()):
+                        return frame
+                self._more.clear()
+                await self._more.wait()
+
+    async def ask(self, event: str, answer: str, **fields: object) -> Frame:
+        await self.send(event, **fields)
+        return await self.wait(answer)
+
+    async def say(self, call_id: str, text: str, message_id: str = "", in_reply_to: str = "") -> None:
+        await self.send("bot.reply", call_id=call_id, text=text, message_id=message_id, in_reply_to=in_reply_to)
+
+    def of_call(self, call_id: str) -> list[Frame]:
+        return [frame for frame in self.frames if frame.get("call_id") == call_id]
+
+    def count(self, event: str) -> int:
+        return names(self.frames).count(event)
+
+
+@dataclass
+class Vendors:
+    """The simulators a rig runs with."""
+
+    flux: FluxSimulator
+    voice: ElevenLabsSimulator
+    model: OpenAiSimulator
+
+
+@dataclass
+class Rig:
+    """A running gateway."""
+
+    server: GatewayServer
+    vendors: Vendors
+    port: int
+    stack: AsyncExitStack
+
+    @property
+    def gateway(self) -> Gateway:
+        assert self.server.gateway is not None
+        return self.server.gateway
+
+    @property
+    def http(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def connected(self, key: str = KEY) -> Agent:
+        """A connection that has shown its key."""
+        socket = await self.stack.enter_async_context(connect(f"ws://127.0.0.1:{self.port}/client", max_size=None))
+        agent = Agent(socket)
+        listening = asyncio.create_task(agent.listen())
+        self.stack.callback(listening.cancel)
+        assert (await agent.ask("connect", "connected", api_key=key))["org_id"] == "org_main"
+        return agent
+
+    async def agent(self, agent_id: str = "mara", *numbers: str, **config: object) -> Agent:
+        """A connection with one agent on some numbers (NUMBER when none is named)."""
+        agent = await self.connected()
+        config = {"voice": "elevenlabs:voice-1", "stt": "deepgram-flux", **config}
+        await agent.ask("agent.create", "agent.created", agent_id=agent_id, **config)
+        for number in numbers or (NUMBER,):
+            await agent.ask("channel.add", "channel.added", agent_id=agent_id, type="phone", ref=number)
+        return agent
+
+    async def caller(self, to: str = NUMBER, caller: str = "+15550100199", lead: float | None = 250) -> SoftwareCaller:
+        """A telephone that has not rung yet; it hangs up when the rig ends."""
+        return await self.stack.enter_async_context(SoftwareCaller(Dial(self.http, to, caller), max_lead_ms=lead))
+
+    async def call(self, agent: Agent, to: str = NUMBER) -> tuple[SoftwareCaller, str]:
+        """A call that has been answered, and its id."""
+        caller = await self.caller(to)
+        await caller.ring()
+        return caller, (await agent.wait("call.started"))["call_id"]
+
+
+def spoken(text: str) -> bytes:
+    """A sentence as the telephone carries it, with the quiet after it that ends a turn."""
+    return say_mulaw(text) + silence_mulaw(900)
+
+
+BuildEngines = Callable[[Settings], CallEngines]
+
+
+def no_answer(*_: object) -> Reply:
+    """A model that is not expected to be asked."""
+    return Reply("I have nothing to say.")
+
+
+@asynccontextmanager
+async def running(
+    script: list[Say] | None = None,
+    model: Any = no_answer,
+    engines: BuildEngines = Engines,
+    **settings: Any,
+) -> AsyncGenerator[Rig]:
+    """A gateway on a free port; Flux hears `script`, the model answers by `model`."""
+    async with AsyncExitStack() as stack:
+        flux = await stack.enter_async_context(FluxSimulator(script or [], rewind=True))
+        voice = await stack.enter_async_context(ElevenLabsSimulator())
+        llm = await stack.enter_async_context(OpenAiSimulator(model))
+        chosen: dict[str, Any] = {
+            "port": 0,
+            "deepgram_api_key": "dg-test-key",
+            "deepgram_ws_url": flux.url,
+            "elevenlabs_api_key": voice.key,
+            "elevenlabs_ws_url": voice.ws_url,
+            "openai_api_key": OPENAI_KEY,
+            "openai_base_url": llm.base_url,
+            **settings,
+        }
+        config = Settings(_env_file=None, **chosen)  # pyright: ignore[reportCallIssue]
+        server = create_server(config, Keys([("org_main", KEY)]), engines(config))
+        serving = asyncio.create_task(server.serve())
+        await _started(server, serving)
+        rig = Rig(server, Vendors(flux, voice, llm), server.servers[0].sockets[0].getsockname()[1], stack)
+        try:
+            yield rig
+        finally:
+            await stack.aclose()
+            server.should_exit = True
+            await serving
+
+
+async def _started(server: GatewayServer, serving: asyncio.Task[None]) -> None:
+    for _ in range(1000):
+        if server.started or serving.done():
+            break
+        await asyncio.sleep(0.01)
+    if serving.done():
+        await serving
+    assert server.started
