@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import os
 import secrets
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,7 +99,7 @@ class BookingAgent:
                 message = await self._reply(event.call_id, answer.text, event.message_id)
                 if answer.over:
                     call.last_words = message
-                if call.host.booking.confirmed and self.on_booking is not None:
+                if answer.over and call.host.booking.confirmed and self.on_booking is not None:
                     self.on_booking(str(call.host.booking))
             case "bot.finished" if event.call_id in self._calls:
                 if event.message_id == self._calls[event.call_id].last_words:
@@ -135,16 +136,42 @@ class BookingAgent:
         await self._socket.send(msgspec.json.encode(frame).decode())
 
 
+async def _serve(agent: BookingAgent, patience: float) -> None:
+    loop = asyncio.get_running_loop()
+    until = loop.time() + patience
+    while True:
+        try:
+            await agent.run()
+        except ConnectionRefusedError:
+            if loop.time() >= until:
+                raise
+            await asyncio.sleep(0.1)
+
+
+def _print_event(frame: bytes) -> None:
+    sys.stdout.buffer.write(b"event " + frame + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def _print_booking(booking: str) -> None:
+    _print_event(msgspec.json.encode({"event": "demo.booked", "text": booking}))
+
+
 def main() -> None:
     """Command line: serve until Ctrl-C."""
     parser = argparse.ArgumentParser(description="A demo agent that takes table bookings.")
     parser.add_argument("--url", default="ws://127.0.0.1:1337/client")
     parser.add_argument("--key", default=os.environ.get("PINECALL_API_KEY", ""))
     parser.add_argument("--number", default=DEMO_NUMBER)
+    parser.add_argument("--patience", type=float, default=0.0, help="seconds to wait for a gateway that is starting")
+    parser.add_argument("--print-events", action="store_true", help="write every frame to standard output")
     options = parser.parse_args()
     agent = BookingAgent(options.url, options.key, options.number)
+    if options.print_events:
+        agent.on_event = _print_event
+        agent.on_booking = _print_booking
     try:
-        asyncio.run(agent.run())
+        asyncio.run(_serve(agent, options.patience))
     except KeyboardInterrupt:
         pass
     except (ConnectionError, OSError) as error:

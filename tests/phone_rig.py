@@ -1,4 +1,4 @@
-"""A whole gateway with its vendors simulated on their wire, an agent on a socket, and a telephone: for calls end to end."""
+"""A whole gateway with its vendors simulated on their wire, an agent on a socket and a telephone: calls end to end."""
 
 from __future__ import annotations
 

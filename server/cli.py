@@ -1,0 +1,144 @@
+"""The command line: `voice-gateway serve | demo | call`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from server.settings import Settings, SettingsError, load_settings
+
+
+def main() -> None:
+    """Entry point of `voice-gateway`."""
+    parser = argparse.ArgumentParser(prog="voice-gateway", description="A self-hosted voice gateway.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", help="run the gateway")
+    serve.add_argument("--quiet", action="store_true", help="do not print what to do next")
+    demo = commands.add_parser("demo", help="a whole phone call with a demo agent, here in the terminal")
+    demo.add_argument("--wav", type=Path, default=Path("var/demo-call.wav"), help="where the stereo recording goes")
+    call = commands.add_parser("call", help="ring an agent without a phone or a carrier")
+    call.add_argument("--to", required=True, help="the number to ring, such as +15550100100")
+    call.add_argument("--from", dest="caller", default="+15550100199", help="the caller's number")
+    call.add_argument("--gateway", default="", help="origin of the gateway (default: http://127.0.0.1:PORT)")
+    call.add_argument("--say", action="append", default=[], help="a line to speak; may be repeated, one an answer")
+    call.add_argument("--wav", type=Path, action="append", default=[], help="a WAV file to speak instead")
+    call.add_argument("--record", type=Path, help="write the call as a stereo WAV")
+    options = parser.parse_args()
+    try:
+        code = _run(options)
+    except SettingsError as error:
+        sys.stderr.write(f"voice-gateway: {error}\n")
+        code = 2
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
+
+
+def _run(options: argparse.Namespace) -> int:
+    match options.command:
+        case "serve":
+            return _serve(quiet=options.quiet)
+        case "demo":
+            return _demo(options.wav)
+        case _:
+            return _call(options)
+
+
+def _settings() -> Settings:
+    return load_settings(Path(os.environ.get("VOICE_GATEWAY_ENV_FILE", ".env")))
+
+
+def _serve(*, quiet: bool) -> int:
+    # Imported here: the engines take a second to load, which `--help` and a bad setting need not wait for.
+    from providers.errors import ProviderError
+    from server.app import create_server
+    from server.auth import Keys
+    from server.engines import Engines
+    from server.keys import DEFAULT_ORGANISATION, load_or_create_key
+    from server.logs import configure_logging
+
+    settings = _settings()
+    configure_logging(settings.log_level, settings.log_format)
+    known = [(key.organisation, key.key.get_secret_value()) for key in settings.organisation_keys]
+    shown = None
+    if not known:
+        stored = load_or_create_key(settings.data_dir)
+        known = [(DEFAULT_ORGANISATION, stored.key.get_secret_value())]
+        shown = stored.key.get_secret_value() if stored.created else f"(in {settings.data_dir / 'api_key'})"
+    try:
+        engines = Engines(settings)
+    except ProviderError as error:
+        sys.stderr.write(f"voice-gateway: {error}\n")
+        return 1
+    server = create_server(settings, Keys(known), engines)
+    if not quiet:
+        _next_steps(settings, shown)
+    server.run()
+    return 0 if server.started else 1
+
+
+def _next_steps(settings: Settings, key: str | None) -> None:
+    origin = settings.public_url or f"http://{settings.host}:{settings.port}"
+    keys = "the keys of API_KEYS" if key is None else key
+    vendors = ", ".join(sorted(settings.vendor_keys)) or "none set: calls run on the built-in local engines"
+    sys.stdout.write(
+        f"""
+voice gateway on {origin}
+
+  key            {keys}
+  vendor keys    {vendors}
+  agents         new Pinecall({{ apiKey, apiUrl: "{origin}" }})     (SDK 0.1.x: url: "ws…/client")
+  Twilio         voice webhook: POST {origin}/twilio/voice
+  try it         voice-gateway demo            a whole call, here in the terminal
+                 python -m demo.agent --key …  then: voice-gateway call --to +15550100100 --say "hello"
+
+"""
+    )
+    sys.stdout.flush()
+
+
+def _demo(wav: Path) -> int:
+    from demo.show import DemoFailed, show
+    from demo.voice import NoVoice
+
+    def out(line: str) -> None:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    failures: tuple[BaseException, ...] = ()
+    shown = None
+    try:
+        shown = asyncio.run(show(out, colour=sys.stdout.isatty()))
+        wav.parent.mkdir(parents=True, exist_ok=True)
+        wav.write_bytes(shown.wav)
+        out(f"the call, caller left and bot right: {wav}")
+    except* (DemoFailed, NoVoice) as group:
+        failures = group.exceptions
+    for failure in failures:
+        sys.stderr.write(f"demo: {failure}\n")
+    return 0 if shown is not None and shown.booked else 1
+
+
+def _call(options: argparse.Namespace) -> int:
+    from demo.ring import CallPlan, ring
+
+    settings = _settings()
+    token = settings.twilio_auth_token
+    plan = CallPlan(
+        gateway=options.gateway or f"http://127.0.0.1:{settings.port}",
+        to=options.to,
+        caller=options.caller,
+        lines=tuple(options.say),
+        files=tuple(options.wav),
+        record=options.record,
+        auth_token=None if token is None else token.get_secret_value(),
+        public_url=settings.public_url,
+    )
+    return asyncio.run(ring(plan))
+
+
+if __name__ == "__main__":
+    main()
