@@ -11,9 +11,9 @@ import structlog
 import uvicorn
 from fastapi import FastAPI, WebSocket
 from picows import WSListener, WSUpgradeRequest, WSUpgradeResponseWithListener
-from providers.local.grammar import check_grammar
 
 from pipelines.clock import LoopClock
+from providers.local.sphinx import check_grammar
 from server.agents.agent import RegistryTimes
 from server.agents.configuration import ConfigRules
 from server.agents.dispatch import AgentGateway
