@@ -50,7 +50,7 @@ class _Dictionary:
         while low < high:
             start = self._text.rfind(b"\n", low, (low + high) // 2) + 1 or low
             end = self._text.find(b"\n", start)
-            found = self._text[start : self._text.find(b" ", start)]
+            found = self._text[start : self._text.find(b" ", start)].partition(b"(")[0]  # `read(2)`: another `read`
             if found == wanted:
                 return True
             if found < wanted:

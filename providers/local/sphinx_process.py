@@ -52,6 +52,11 @@ class SphinxProcess(asyncio.SubprocessProtocol):
         self.dropped = 0
         """Pieces of audio dropped because the process was behind."""
 
+    @property
+    def pid(self) -> int | None:
+        """The running process, if there is one."""
+        return self._transport.get_pid() if self._transport is not None else None
+
     async def open(self, grammar: str | None, on_text: TextSink, on_lost: Callable[[ProviderError], None]) -> Line:
         """Open a line. Raises Refused (the grammar does not compile), Unavailable, TimedOut."""
         try:
