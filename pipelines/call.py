@@ -12,6 +12,7 @@ from enum import Enum, auto
 import msgspec
 import structlog
 
+from pipelines.attention import Attention
 from pipelines.events import CallEvents, EventSink
 from pipelines.ids import new_id
 from pipelines.listening.detected import DetectedTurns
@@ -21,12 +22,14 @@ from pipelines.listening.native import NativeTurns
 from pipelines.listening.turn import NEW_TURN_PLAYED_MS, Output, StopBot, TurnMachine, TurnRules
 from pipelines.parts import CallFacts, CallParts
 from pipelines.speaking.mouth import Mouth
+from pipelines.speaking.music import Music
 from pipelines.speaking.orders import Orders
 from pipelines.speaking.utterance import Origin, Utterance
 from pipelines.thinking.dialogue import Dialogue
 from pipelines.thinking.memory import MemoryDesk
 from pipelines.thinking.replies import Replies
 from pipelines.watch import SessionWatch
+from providers.base import SpeechToText, TextToSpeech
 from providers.errors import ProviderError
 from wire.commands import (
     BotCancel,
@@ -35,9 +38,15 @@ from wire.commands import (
     BotReplyStream,
     CallCommand,
     CallHangup,
+    CallHold,
+    CallMute,
+    CallUnhold,
+    CallUnmute,
     LlmToolResult,
+    SessionConfigure,
 )
 from wire.config import CallConfig, TurnMode
+from wire.errors import ConfigError
 from wire.events import (
     CallDtmfReceived,
     CallEnded,
@@ -45,6 +54,7 @@ from wire.events import (
     CallEvent,
     CallStarted,
     EagerTurn,
+    SessionConfigured,
     SpeechStarted,
     TurnContinued,
     TurnEnd,
@@ -85,13 +95,15 @@ class Call:
         self.state = CallState.NEW
         self._log = log.bind(call_id=facts.call_id, agent=facts.slug, org=facts.org_id)
         self.events = CallEvents(facts.call_id, parts.clock)
+        self._model = parts.model(config.llm)
         self._machine = TurnMachine(self._turn_rules())
         self._ears = Ears(self._ears_parts(), parts.clock, self)
         self._mouth = Mouth(parts.medium, self.events, parts.clock, self)
+        self._voice = parts.voice
         self._mouth.use_voice(parts.voice)
-        self._replies = Replies()
-        self._orders = Orders(self._mouth, self._replies, self.events, lambda: new_id("msg"))
-        self._dialogue = Dialogue(config, parts.model, self, parts.clock)
+        self._attention = Attention(self._ears, self._mouth, Music(parts.medium, parts.hold_music), self.events)
+        self._orders = Orders(self._mouth, Replies(), self.events, self._attention.reply_accepted)
+        self._dialogue = Dialogue(config, self._model, self, parts.clock)
         self._memory = MemoryDesk(self._dialogue, config.prompt, self.events)
         self._watch = SessionWatch(config.limits, self.events, self._is_busy, lambda: self._mouth.busy)
         self._started_at = 0.0
@@ -153,6 +165,7 @@ class Call:
         started = self.state is not CallState.NEW
         self.state = CallState.ENDED
         if started:
+            self._attention.close()
             self._mouth.clear()
             unfinished = self._machine.text if self._machine.user_has_floor else ""
             self._dialogue.finish(self._machine.turn_id, unfinished)
@@ -173,6 +186,16 @@ class Call:
                 self._mouth.beat(self._clock.now())
             case CallHangup():
                 self.end(command.reason or "client_hangup")
+            case CallMute():
+                self._attention.mute()
+            case CallUnmute():
+                self._attention.unmute()
+            case CallHold():
+                self._attention.hold(self._clock.now())
+            case CallUnhold():
+                self._attention.unhold()
+            case SessionConfigure():
+                self._configure(command)
             case LlmToolResult():
                 self._dialogue.tool_result(command)
             case _:
@@ -248,6 +271,7 @@ class Call:
 
     def say(self, utterance: Utterance) -> bool:
         """Queue speech of the server."""
+        self._attention.reply_accepted()
         return self._mouth.enqueue(utterance)
 
     def publish(self, event: CallEvent) -> None:
@@ -288,13 +312,15 @@ class Call:
     def _beat(self, now: float) -> None:
         self._ears.beat(now)
         self._mouth.beat(now)
+        self._attention.beat(now)
         reason = self._watch.beat(now)
         if reason is not None:
             self.end(reason)
 
     def _is_busy(self) -> bool:
         """True while silence is nobody's fault."""
-        return self._mouth.busy or self._dialogue.busy or self._machine.user_speaking
+        speaking = self._mouth.busy or self._machine.user_speaking
+        return speaking or self._dialogue.busy or self._attention.away
 
     def _stop_bot(self) -> None:
         silenced = self._mouth.barge_in()
@@ -309,17 +335,17 @@ class Call:
         match event:
             case UserMessage():
                 self._watch.user_activity(now)
-                self._replies.announced(event.message_id)
+                self._orders.replies.announced(event.message_id)
                 self._dialogue.user_said(event.turn_id, event.message_id, event.text)
             case EagerTurn():
-                self._replies.announced(event.message_id)
+                self._orders.replies.announced(event.message_id)
                 self._dialogue.prepare(event.message_id)
             case TurnEnd():
-                self._replies.announced(event.message_id)
+                self._orders.replies.announced(event.message_id)
                 self._dialogue.answer(event.message_id)
                 self._mouth.beat(now)
             case TurnContinued():
-                self._replies.continued()
+                self._orders.replies.continued()
                 self._dialogue.interrupted()
                 self._mouth.drop_replies()
             case SpeechStarted() | UserSpeaking():
@@ -335,7 +361,7 @@ class Call:
         self._parts.metronome.leave(self)
         try:
             async with asyncio.timeout(TEARDOWN_SECONDS):
-                await asyncio.gather(self._parts.medium.hang_up(), self._parts.voice.aclose())
+                await asyncio.gather(self._parts.medium.hang_up(), self._voice.aclose())
         except TimeoutError:
             self._log.warning("call_release_late")
 
@@ -371,13 +397,48 @@ class Call:
             language=config.language,
             gate=InterruptionGate(config.interruption, config.language),
             new_id=lambda: new_id("u"),
-            pending_window_ms=None if self._parts.model is not None else CLIENT_PENDING_MS,
+            pending_window_ms=CLIENT_PENDING_MS if self._model is None else None,
         )
 
     def _ears_parts(self) -> EarsParts:
         config, parts = self._config, self._parts
+
+        def open_stt() -> SpeechToText:
+            return parts.open_stt(config.stt)
+
         if config.turn.mode is TurnMode.NATIVE:
-            turns = NativeTurns(self._machine, config.language)
-            return EarsParts(parts.medium.audio, parts.open_stt, turns)
+            return EarsParts(parts.medium.audio, open_stt, NativeTurns(self._machine, config.language))
         detected = DetectedTurns(self._machine, config.turn, config.vad)
-        return EarsParts(parts.medium.audio, parts.open_stt, detected, parts.vad, parts.turn_model)
+        return EarsParts(parts.medium.audio, open_stt, detected, parts.vad, parts.turn_model)
+
+    def _configure(self, command: SessionConfigure) -> None:
+        """`session.configure`: other settings for this call, or the old ones and the reason why (protocol §2.5)."""
+        try:
+            config = self._parts.reconfigure(command.config)
+            model = self._parts.model(config.llm)
+            voice = None if config.voice == self._config.voice else self._parts.open_voice(config.voice)
+        except (ConfigError, ProviderError) as error:
+            self.events.publish(SessionConfigured(success=False, error=str(error)))
+            return
+        old, self._config, self._model = self._config, config, model
+        self._machine.rules = self._turn_rules()
+        self._dialogue.configure(config, model)
+        self._watch.configure(config.limits, self._clock.now())
+        if voice is not None:
+            self._change_voice(voice)
+        if (config.stt, config.turn, config.vad, config.language) != (old.stt, old.turn, old.vad, old.language):
+            self._ears.change(self._ears_parts())
+        self.events.publish(SessionConfigured(success=True))
+
+    def _change_voice(self, voice: TextToSpeech) -> None:
+        """Speak with another voice from the next utterance on; what the old one is saying it finishes."""
+        old, self._voice = self._voice, voice
+        self._mouth.use_voice(voice)
+        self.spawn(voice.warm(), "warm")
+        self.spawn(self._retire(old), "old voice")
+
+    async def _retire(self, voice: TextToSpeech) -> None:
+        try:
+            await self._mouth.synthesised()
+        finally:
+            await voice.aclose()

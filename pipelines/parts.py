@@ -12,6 +12,8 @@ from pipelines.listening.ears import OpenVoiceActivity
 from pipelines.medium import Medium
 from pipelines.metronome import Metronome
 from providers.base import EndOfTurnModel, LanguageModel, SpeechToText, TextToSpeech
+from wire.commands import RawConfig
+from wire.config import CallConfig, LlmConfig, SttConfig, VoiceConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +32,22 @@ class CallFacts:
 
 @dataclass(frozen=True, slots=True)
 class CallParts:
-    """The line, the engines and the clockwork. `voice` may be warm already. `model` None: the agent's own program
-    thinks."""
+    """The line, the engines and the clockwork.
+
+    `voice` is that of the configuration, and may be warm already. `model` gives None where the agent's own program
+    thinks. The functions raise ProviderError for a vendor that cannot be had; `reconfigure` resolves a patch of
+    `session.configure` on top of all earlier ones and raises ConfigError for one that cannot be.
+    """
 
     clock: Clock
     metronome: Metronome
     medium: Medium
-    open_stt: Callable[[], SpeechToText]
     voice: TextToSpeech
-    model: LanguageModel | None
+    open_voice: Callable[[VoiceConfig], TextToSpeech]
+    open_stt: Callable[[SttConfig], SpeechToText]
+    model: Callable[[LlmConfig | None], LanguageModel | None]
     vad: OpenVoiceActivity
     turn_model: EndOfTurnModel | None
+    reconfigure: Callable[[RawConfig], CallConfig]
+    hold_music: bytes
+    """One loop in the medium's format."""

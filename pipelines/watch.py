@@ -37,6 +37,12 @@ class SessionWatch:
         """The call begins."""
         self._clock = SessionClock(self._limits, now)
 
+    def configure(self, limits: SessionLimits, now: float) -> None:
+        """Other limits from now on; the silence and the duration so far count."""
+        self._limits = limits
+        if self._clock is not None:
+            self._clock.configure(limits, now)
+
     def user_activity(self, now: float) -> None:
         """The user said something or pressed a key."""
         if self._clock is not None:

@@ -15,6 +15,7 @@ from typing import Final
 
 import structlog
 
+from pipelines.audio.tones import hold_music
 from pipelines.call import Call
 from pipelines.clock import Clock
 from pipelines.medium import MediumSink
@@ -30,9 +31,11 @@ from server.store.base import AgentKey
 from transports.twilio import twiml
 from transports.twilio.line import StreamStart
 from transports.twilio.numbers import reported
-from wire.config import CallConfig
+from wire.commands import RawConfig
+from wire.config import CallConfig, LlmConfig
 from wire.errors import ConfigError
-from wire.layers import Layer
+from wire.layers import Layer, patch
+from wire.resolve import Scope, read_layer
 
 log = structlog.get_logger(__name__)
 
@@ -61,10 +64,28 @@ class _Expected:
     facts: CallFacts
     config: CallConfig
     secret: str
+    session: SessionLayers
     voice: TextToSpeech
-    model: LanguageModel | None
     warming: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
+
+
+class SessionLayers:
+    """What one call is configured with: the layers it began with, and what `session.configure` laid on them."""
+
+    def __init__(self, layers: Sequence[Layer], resolve: Callable[[Sequence[Layer]], CallConfig]) -> None:
+        """Raises ConfigError when the layers could not serve a call."""
+        self._layers = list(layers)
+        self._session = Layer()
+        self._resolve = resolve
+        self.config = resolve(self._layers)
+
+    def patch(self, raw: RawConfig) -> CallConfig:
+        """The configuration after one more patch. Raises ConfigError, and then nothing has changed."""
+        session = patch(self._session, read_layer(raw, Scope.SESSION))
+        self.config = self._resolve([*self._layers, session])
+        self._session = session
+        return self.config
 
 
 class Phone:
@@ -98,6 +119,11 @@ class Phone:
 
     def __len__(self) -> int:
         return len(self._calls)
+
+    @property
+    def expecting(self) -> int:
+        """Calls that were answered and whose media stream has not opened yet."""
+        return len(self._expected)
 
     async def run(self) -> None:
         """Serve until `close`. Start it once."""
@@ -159,7 +185,8 @@ class Phone:
         again = self._expected.get(call_id)
         if again is not None:
             self._forget(again)
-        config = self._resolve([routed.agent.layer, routed.channel.layer])
+        session = SessionLayers([routed.agent.layer, routed.channel.layer], self._resolve)
+        config = session.config
         key: AgentKey = routed.agent.key
         facts = CallFacts(
             call_id=call_id,
@@ -171,10 +198,9 @@ class Phone:
             transport="phone",
             metadata={},
         )
-        model = None if config.llm is None else self._engines.model(config.llm.provider)
-        expected = _Expected(
-            facts, config, secrets.token_urlsafe(24), self._engines.voice(config.voice, MULAW_8K), model
-        )
+        model = self._model(config.llm)
+        voice = self._engines.voice(config.voice, MULAW_8K)
+        expected = _Expected(facts, config, secrets.token_urlsafe(24), session, voice)
         assert self._tasks is not None
         expected.warming = self._tasks.create_task(_warm(expected.voice, model), name="warm")
         loop = asyncio.get_running_loop()
@@ -209,11 +235,14 @@ class Phone:
             clock=self._clock,
             metronome=self._metronome,
             medium=start.medium,
-            open_stt=lambda: self._engines.stt(config.stt, MULAW_8K),
             voice=expected.voice,
-            model=expected.model,
+            open_voice=lambda voice: self._engines.voice(voice, MULAW_8K),
+            open_stt=lambda stt: self._engines.stt(stt, MULAW_8K),
+            model=self._model,
             vad=self._engines.vad,
             turn_model=self._engines.turn_model,
+            reconfigure=expected.session.patch,
+            hold_music=hold_music(MULAW_8K),
         )
         call = Call(expected.facts, config, parts)
         try:
@@ -229,6 +258,9 @@ class Phone:
         assert self._tasks is not None
         self._tasks.create_task(self._live(call), name=f"call {call.call_id}")
         return call
+
+    def _model(self, config: LlmConfig | None) -> LanguageModel | None:
+        return None if config is None else self._engines.model(config.provider)
 
     async def _live(self, call: Call) -> None:
         try:

@@ -36,6 +36,7 @@ class DetectedTurns:
         self._final_seen = False
         self._overlap_final_asked = False
         self._blip = False
+        self._skip_final = False
         self._ended_voice_ms = -1
         self._directives: list[Output] = []
 
@@ -65,8 +66,20 @@ class DetectedTurns:
         else:
             self._quiet()
 
+    def pass_by(self, frame: VadFrame) -> None:
+        """A frame that nothing may come of: time passes, and no voice is under way."""
+        self._voice.hear(VadFrame(frame.end_ms, 0.0, frame.energy_db))
+        self._voice.speaking = False
+
+    def skip_rest(self) -> None:
+        """What is being said now was told already: the next final words are not new."""
+        self._skip_final = True
+
     def transcript(self, transcript: Transcript) -> None:
         """Words of the recogniser."""
+        if self._skip_final:
+            self._skip_final = not transcript.is_final
+            return
         machine, now = self.machine, self._voice.now_ms
         if machine.state is TurnState.BOT_SPEAKING:
             if transcript.is_final:

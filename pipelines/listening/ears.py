@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import structlog
@@ -27,6 +27,8 @@ from providers.base import (
     SpeechToText,
     SttEvent,
     SttReconnected,
+    Transcript,
+    TurnMoment,
     VadFrame,
     VoiceActivity,
 )
@@ -61,7 +63,10 @@ class EarsListener(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EarsParts:
-    """What the ears are made of. `vad` and `model` only where turns are found by us."""
+    """What the ears are made of. `vad` and `model` only where turns are found by us.
+
+    Given again in mid-call (`Ears.change`), `turns` may be of the other family, over the same machine.
+    """
 
     line: AudioFormat
     open_stt: Callable[[], SpeechToText]
@@ -83,25 +88,84 @@ class Ears:
     """Hears one call."""
 
     def __init__(self, parts: EarsParts, clock: Clock, listener: EarsListener) -> None:
-        self._parts = parts
         self._clock = clock
         self._listener = listener
-        self._turns = parts.turns
         self._line = parts.line
-        self._stt = parts.open_stt()
-        self._to_stt = Converter(parts.line, self._stt.input)
         self._pcm_of_line = Converter(parts.line, AudioFormat(Encoding.PCM16, parts.line.rate))
         self._level = _Level(last_audio=clock.now())
         self._silence = (b"\xff" if parts.line.encoding is Encoding.MULAW else b"\0\0") * (parts.line.rate // 50)
         self._vad: VoiceActivity | None = None
-        if isinstance(self._turns, DetectedTurns) and parts.vad is not None:
-            self._vad = parts.vad(parts.line.rate, self._on_vad)
+        self._vad_began_ms = 0
+        self._next_parts: EarsParts | None = None
+        self._retired: list[SpeechToText] = []
+        self._use(parts)
         self._tasks: asyncio.TaskGroup | None = None
+        self._closed: list[str] | None = None
+        """Final words said to deaf ears; None while the ears are open."""
+        self._closed_interim = ""
 
     @property
     def now_ms(self) -> int:
         """Audio time of the line: ms since its audio began."""
         return int(self._level.now_ms)
+
+    # --- other ears in mid-call ---
+
+    def change(self, parts: EarsParts) -> None:
+        """Hear with another recogniser, or find turns otherwise, from the next moment that nobody is being listened
+        to. Nothing said is lost: the new recogniser gets all audio from that moment on."""
+        self._next_parts = parts
+        self._change_if_quiet()
+
+    def _change_if_quiet(self) -> None:
+        if self._next_parts is None or self._turns.machine.user_has_floor or self._turns.machine.overlapping:
+            return
+        old, changed = self._stt, self._changed
+        if self._vad is not None:
+            self._vad.close()
+            self._vad = None
+        self._use(self._next_parts)
+        self._next_parts = None
+        changed.set()
+        self._retired.append(old)
+        if self._tasks is not None:
+            # Closing it is what ends its events, which `run` waits for.
+            self._tasks.create_task(old.aclose(), name="old recogniser")
+
+    def _use(self, parts: EarsParts) -> None:
+        self._parts = parts
+        self._turns = parts.turns
+        self._stt = parts.open_stt()
+        self._to_stt = Converter(parts.line, self._stt.input)
+        self._changed = asyncio.Event()
+        if isinstance(parts.turns, DetectedTurns) and parts.vad is not None:
+            self._vad_began_ms = self.now_ms
+            self._vad = parts.vad(parts.line.rate, self._on_vad)
+
+    # --- deaf ears ---
+
+    def close(self) -> None:
+        """Hear, but let nothing come of it: text is kept, turns stand still. Idempotent."""
+        if self._closed is None:
+            self._closed = []
+            self._turns.machine.reset()
+            self._flush()
+
+    def heard_closed(self) -> str | None:
+        """What was said since `close` (or since last asked), words that are not final included."""
+        if self._closed is None:
+            return None
+        words = [*self._closed, self._closed_interim]
+        if self._closed_interim:
+            # The rest of what is being said now belongs to what was just told.
+            self._turns.skip_rest()
+            self._stt.finalize()
+        self._closed, self._closed_interim = [], ""
+        return " ".join(word for word in words if word) or None
+
+    def open(self) -> None:
+        """Listen again."""
+        self._closed, self._closed_interim = None, ""
 
     # --- from the line ---
 
@@ -136,6 +200,11 @@ class Ears:
 
     def _on_vad(self, frame: VadFrame) -> None:
         assert isinstance(self._turns, DetectedTurns)
+        if self._vad_began_ms:
+            frame = replace(frame, end_ms=frame.end_ms + self._vad_began_ms)
+        if self._closed is not None:
+            self._turns.pass_by(frame)
+            return
         self._turns.hear(frame)
         self._flush()
 
@@ -144,41 +213,68 @@ class Ears:
     async def run(self, tasks: asyncio.TaskGroup) -> None:
         """Listen until cancelled. Small jobs (verdicts) run in `tasks`."""
         self._tasks = tasks
-        failures = 0
         try:
             while True:
-                try:
-                    await self._listen()
-                    return
-                except ProviderError as error:
-                    self._listener.on_ears_trouble(error)
-                    if not error.retryable:
-                        return
-                await self._stt.aclose()
-                await asyncio.sleep(RESTART_DELAYS[min(failures, len(RESTART_DELAYS) - 1)])
-                failures += 1
-                self._stt = self._parts.open_stt()
-                if isinstance(self._turns, NativeTurns):
-                    self._turns.restart()
+                stt, changed = self._stt, self._changed
+                await self._listen_until_lost(stt, changed)
+                # Refused for good, if it has not changed: the call goes on deaf until it is given another one.
+                await changed.wait()
         finally:
             if self._vad is not None:
                 self._vad.close()
+            for old in self._retired:
+                await old.aclose()
             await self._stt.aclose()
 
-    async def _listen(self) -> None:
-        await self._stt.start()
-        async for event in self._stt.events():
+    async def _listen_until_lost(self, stt: SpeechToText, changed: asyncio.Event) -> None:
+        """Hear with this recogniser until it is changed for another or refuses for good; a lost one is replaced."""
+        failures = 0
+        while not changed.is_set():
+            try:
+                await self._listen(stt, changed)
+            except ProviderError as error:
+                self._listener.on_ears_trouble(error)
+                if not error.retryable:
+                    return
+            if changed.is_set():
+                return
+            await stt.aclose()
+            await asyncio.sleep(RESTART_DELAYS[min(failures, len(RESTART_DELAYS) - 1)])
+            failures += 1
+            if not changed.is_set():
+                stt = self._stt = self._parts.open_stt()
+                if isinstance(self._turns, NativeTurns):
+                    self._turns.restart()
+
+    async def _listen(self, stt: SpeechToText, changed: asyncio.Event) -> None:
+        await stt.start()
+        async for event in stt.events():
+            if changed.is_set():
+                return
             self._on_stt(event)
 
     def _on_stt(self, event: SttEvent) -> None:
         if isinstance(event, SttReconnected):
             log.warning("stt_reconnected", replayed_ms=event.replayed_ms)
-        elif isinstance(event, NativeTurn):
+            return
+        if self._closed is not None:
+            self._keep(event, self._closed)
+            return
+        if isinstance(event, NativeTurn):
             if isinstance(self._turns, NativeTurns):
                 self._turns.turn(event)
         elif isinstance(self._turns, DetectedTurns):
             self._turns.transcript(event)
         self._flush()
+
+    def _keep(self, event: Transcript | NativeTurn, kept: list[str]) -> None:
+        """Words said to deaf ears."""
+        over = event.moment is TurnMoment.END if isinstance(event, NativeTurn) else event.is_final
+        if isinstance(event, NativeTurn) and isinstance(self._turns, NativeTurns):
+            self._turns.overhear(event)
+        if over and event.text:
+            kept.append(event.text)
+        self._closed_interim = "" if over else event.text
 
     # --- to the call ---
 
@@ -189,6 +285,8 @@ class Ears:
     def _flush(self) -> None:
         outputs = self._turns.take()
         if not outputs:
+            if self._next_parts is not None:
+                self._change_if_quiet()
             return
         for output in outputs:
             if isinstance(output, AskFinal):

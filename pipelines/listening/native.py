@@ -21,6 +21,7 @@ class NativeTurns:
         self.machine = machine
         self._language = language
         self._ended_index = -1
+        self._open_index = -1
         self._talking = False
         self._kept_end: NativeTurn | None = None
         self._now = 0
@@ -33,6 +34,18 @@ class NativeTurns:
     def restart(self) -> None:
         """A new recogniser counts its turns from the beginning."""
         self._ended_index = -1
+        self._talking = False
+
+    def overhear(self, report: NativeTurn) -> None:
+        """A report that nothing may come of; keeps track of which turn the recogniser is in."""
+        self._open_index = report.turn_index
+        if report.moment is TurnMoment.END:
+            self._ended_index = report.turn_index
+            self._talking = False
+
+    def skip_rest(self) -> None:
+        """What is being said now was told already: the recogniser's turn counts as over."""
+        self._ended_index = self._open_index
         self._talking = False
 
     def level(self, now: int, length_ms: int, energy_db: float) -> None:

@@ -87,7 +87,8 @@ class TurnMachine:
     """Turn numbers, message ids, cumulative text, and who has the floor."""
 
     def __init__(self, rules: TurnRules) -> None:
-        self._rules = rules
+        self.rules = rules
+        """May be replaced in mid-call."""
         self._out: list[Output] = []
         self.state = TurnState.IDLE
         self.turn_id = 0
@@ -158,7 +159,7 @@ class TurnMachine:
         if self.state is TurnState.IDLE:
             self._new_turn()
         elif self.state is TurnState.BOT_PENDING:
-            window = self._rules.pending_window_ms
+            window = self.rules.pending_window_ms
             if window is None or now - self._ended_ms <= window:
                 self._continue()
             else:
@@ -264,7 +265,7 @@ class TurnMachine:
                 # What was said is being answered; words from here on belong to whatever comes next.
                 self._park_text()
             self.state = TurnState.BOT_SPEAKING
-            self._rules.gate.reset()
+            self.rules.gate.reset()
         self._bot_since_ms = now
         self._greeting = greeting
         self._stopping = False
@@ -309,7 +310,7 @@ class TurnMachine:
 
     def overlap_frame(self, now: int, length_ms: int, probability: float, energy_db: float) -> None:
         """A frame of the caller's line while the bot is audible."""
-        self._rules.gate.voice(length_ms, probability, energy_db)
+        self.rules.gate.voice(length_ms, probability, energy_db)
         self._judge(now)
 
     def overlap_words(self, now: int, *, interim: str | None = None, final: str | None = None) -> None:
@@ -320,21 +321,21 @@ class TurnMachine:
                 self._finals.append(final)
         if interim is not None:
             self._interim = interim
-        self._rules.gate.text(self.fresh_text)
+        self.rules.gate.text(self.fresh_text)
         self._judge(now)
 
     def overlap_over(self) -> None:
         """The user went quiet again and the bot goes on. Acknowledgements are forgotten, other words kept for later."""
         self.overlapping = False
         self._speech_open = False
-        self._rules.gate.reset()
+        self.rules.gate.reset()
         if not self._overlap_words():
             self._clear_text()
 
     def reset(self) -> None:
         """Forget the turn in progress without a word (mute, hold)."""
+        self.speech_ended()
         if self.user_has_floor:
-            self._speech_open = False
             self.state = TurnState.IDLE
             self._turn_open = False
         self._clear_text()
@@ -344,15 +345,15 @@ class TurnMachine:
     def _judge(self, now: int) -> None:
         if self._stopping or not self.overlapping:
             return
-        if self._rules.gate.open(now - self._bot_since_ms, greeting=self._greeting):
+        if self.rules.gate.open(now - self._bot_since_ms, greeting=self._greeting):
             self._stopping = True
             self._out.append(StopBot())
 
     def _overlap_words(self) -> bool:
-        return real_words(self.fresh_text, self._rules.language) > 0
+        return real_words(self.fresh_text, self.rules.language) > 0
 
     def _leave_bot(self) -> None:
-        self._rules.gate.reset()
+        self.rules.gate.reset()
         self.overlapping = False
         self._stopping = False
 
@@ -364,7 +365,7 @@ class TurnMachine:
         self._next_message()
 
     def _next_message(self) -> None:
-        self._message_id = self._rules.new_id()
+        self._message_id = self.rules.new_id()
         self._announced = None
         self._eager = False
 

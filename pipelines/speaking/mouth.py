@@ -87,6 +87,12 @@ class Mouth:
         """Speak with this voice from the next utterance on."""
         self._synthesis = Synthesis(voice, self._medium.audio, self._on_audio)
 
+    async def synthesised(self) -> None:
+        """Until no voice is at work for what is queued now: an old one may then be let go."""
+        tasks = [u.task for u in self._unspoken() if u.task is not None]
+        if tasks:
+            await asyncio.wait(tasks)
+
     def enqueue(self, utterance: Utterance) -> bool:
         """Say this after everything before it. False when too much is queued already."""
         if len(self._queue) >= MAX_QUEUED:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import structlog
 
 from pipelines.events import CallEvents
+from pipelines.ids import new_id
 from pipelines.speaking.mouth import Mouth
 from pipelines.speaking.utterance import Origin, Utterance
 from pipelines.thinking.replies import Replies
@@ -27,11 +28,12 @@ SpeechCommand = BotReply | BotReplyStream | BotCancel | BotClear
 class Orders:
     """Carries out the agent's speech commands for one call."""
 
-    def __init__(self, mouth: Mouth, replies: Replies, events: CallEvents, new_id: Callable[[], str]) -> None:
+    def __init__(self, mouth: Mouth, replies: Replies, events: CallEvents, on_accepted: Callable[[], None]) -> None:
+        """`on_accepted` is told of every message that is going to be said."""
         self._mouth = mouth
-        self._replies = replies
+        self.replies = replies
         self._events = events
-        self._new_id = new_id
+        self._on_accepted = on_accepted
         self._streams: dict[str, Utterance] = {}
 
     def obey(self, command: SpeechCommand) -> None:
@@ -66,7 +68,7 @@ class Orders:
 
     def _chunk(self, command: BotReplyStream) -> None:
         stream = self._streams.get(command.message_id)
-        if stream is None and not self._replies.knows(command.message_id):
+        if stream is None and not self.replies.knows(command.message_id):
             # Tokens of a stream that was never started: taken as an unconditional one.
             self._start(BotReplyStream(call_id=command.call_id, message_id=command.message_id, action="start"))
             stream = self._streams.get(command.message_id)
@@ -79,11 +81,12 @@ class Orders:
             stream.close()
 
     def _admit(self, message_id: str, in_reply_to: str, *, remembered: bool) -> Utterance | None:
-        message_id = message_id or self._new_id()
-        rejection = self._replies.admit(message_id, in_reply_to)
+        message_id = message_id or new_id("msg")
+        rejection = self.replies.admit(message_id, in_reply_to)
         if rejection is None:
             utterance = Utterance(message_id, in_reply_to, Origin.CLIENT, remembered=remembered)
             if self._mouth.enqueue(utterance):
+                self._on_accepted()
                 return utterance
             reason, expected = "queue_full", in_reply_to
         else:

@@ -85,6 +85,16 @@ class Dialogue:
         """True while an answer is being made."""
         return self._answer is not None
 
+    def configure(self, config: CallConfig, model: LanguageModel | None) -> None:
+        """Answer by this from the next turn on. Instructions, variables and tools change only where `config` differs
+        from what the call had: what was set during the call stays."""
+        old, self._config, self._model = self._config, config, model
+        if config.prompt != old.prompt:
+            self.prompt.set_instructions(config.prompt)
+        if config.vars != old.vars:
+            self.prompt.set_vars(config.vars)
+        self._tools.configure(config.tools)
+
     # --- turns ---
 
     def user_said(self, turn_id: int, message_id: str, text: str) -> None:

@@ -39,10 +39,14 @@ class ToolRounds:
     """The tool calls of one call. Results are kept in the history whatever becomes of the answer they were for."""
 
     def __init__(self, tools: Sequence[Tool], history: History, publish: Callable[[CallEvent], None]) -> None:
-        self._tools = {tool.name: tool for tool in tools}
+        self.configure(tools)
         self._history = history
         self._publish = publish
         self._rounds: dict[str, _Round] = {}
+
+    def configure(self, tools: Sequence[Tool]) -> None:
+        """Offer these from the next answer on; rounds that run keep running."""
+        self._tools = {tool.name: tool for tool in tools}
 
     async def run(self, calls: tuple[ToolCall, ...]) -> bool:
         """Have these run; True when the model should go on with their results. Never raises for a missing result."""
