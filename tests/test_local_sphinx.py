@@ -14,7 +14,8 @@ from providers.base import Transcript
 from providers.errors import Refused, Unavailable
 from providers.local import sphinx_process
 from providers.local.sphinx import LocalSpeechToText
-from providers.local.sphinx_process import SphinxProcess
+from providers.local.sphinx_process import MAX_BEHIND, SphinxProcess
+from providers.local.sphinx_worker import MAX_BENCHES
 from tests.speech import frames, noise_pcm, say_mulaw, silence_mulaw, silence_pcm
 from wire.config import LocalStt
 
@@ -130,6 +131,17 @@ async def test_calls_with_their_own_grammars_do_not_hear_each_other(process: Sph
     await other.aclose()
 
 
+async def test_more_callers_than_decoders_are_all_understood(process: SphinxProcess) -> None:
+    calls = [await opened(process, LocalStt(grammar=BOOKING)) for _ in range(MAX_BENCHES + 2)]
+    for ears in calls:
+        say(ears, "yes please")
+    for ears in reversed(calls):
+        ears.finalize()
+    assert [(await final(ears.events()))[0] for ears in calls] == ["yes please"] * len(calls)
+    for ears in calls:
+        await ears.aclose()
+
+
 async def test_the_open_vocabulary_hears_some_of_the_words(process: SphinxProcess) -> None:
     ears = await opened(process, LocalStt())
     say(ears, "on friday")
@@ -193,6 +205,19 @@ async def test_a_recogniser_that_dies_fails_its_calls_and_the_next_call_gets_a_n
     again.finalize()
     assert (await final(again.events()))[0] == "yes please"
     await again.aclose()
+
+
+async def test_a_recogniser_that_stands_still_costs_bounded_memory(process: SphinxProcess) -> None:
+    line = await process.open(BOOKING, lambda text, final: None, lambda error: None)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    second = noise_pcm(1000, -20)
+    for _ in range(MAX_BEHIND // len(second)):
+        process.hear(line, second)
+    assert process.dropped == 0
+    for _ in range(10):
+        process.hear(line, second)
+    assert 5 <= process.dropped <= 10
 
 
 async def test_closing_ends_the_events_and_the_process_leaves(process: SphinxProcess) -> None:

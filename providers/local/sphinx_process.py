@@ -19,8 +19,8 @@ from providers.local.sphinx_messages import Audio, Close, Finish, Open, Opened, 
 
 OPEN_DEADLINE = 10.0
 """Seconds to start the process, load the models and compile the grammar (0.5 s when the machine is free)."""
-MAX_BEHIND = 256 * 1024
-"""Bytes not yet taken by the process (8 s of one call); audio beyond is dropped and counted."""
+MAX_BEHIND = 2 * 1024 * 1024
+"""Bytes not yet taken by the process (3 s of 20 callers speaking at once); audio beyond is dropped and counted."""
 _CODE = "STT_ERROR"
 
 log = structlog.get_logger(__name__)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol, cast
 
 import msgspec
@@ -21,6 +21,9 @@ INTERIM_BYTES = 6400
 """At most one interim text each 200 ms of audio."""
 MAX_SEGMENT_BYTES = 30 * 32000
 """A segment that nobody finishes is finished here: a decoder remembers all of it."""
+MAX_BENCHES = 8
+"""Decoders of each kind that are kept (31 MB each): callers who speak at the same moment. Beyond, a segment is kept as
+sound until a decoder is free or the segment ends; for its end one is made (150-300 ms) and thrown away."""
 MAX_GRAMMARS = 32
 """Grammars that one decoder keeps compiled."""
 
@@ -87,6 +90,7 @@ class Stream:
 
     grammar: str | None
     bench: Bench | None = None
+    held: bytearray = field(default_factory=bytearray)
     cmn: str | None = None
     taken: int = 0
     told_at: int = 0
@@ -99,6 +103,8 @@ class Worker:
     def __init__(self) -> None:
         self._streams: dict[int, Stream] = {}
         self._free: list[Bench] = []
+        self._made = {True: 0, False: 0}
+        """Decoders that exist, by whether their vocabulary is open."""
 
     def answer(self, request: Request) -> list[Report]:
         """What to report for a request."""
@@ -113,6 +119,7 @@ class Worker:
             case Finish():
                 return [Text(request.stream, self._finish(stream), True)]
             case Close():
+                stream.held.clear()
                 self._finish(stream)
                 del self._streams[request.stream]
                 return []
@@ -124,46 +131,70 @@ class Worker:
         except (ValueError, RuntimeError) as error:
             return Opened(request.stream, str(error) or "does not compile")
         finally:
-            self._free.append(bench)
+            self._give_back(bench)
         self._streams[request.stream] = Stream(request.grammar)
         return Opened(request.stream)
 
     def _take(self, grammar: str | None) -> Bench:
+        """A decoder for a segment, made when none is free."""
+        kind = grammar is None
         for bench in self._free:
-            if bench.open_vocabulary is (grammar is None):
+            if bench.open_vocabulary is kind:
                 self._free.remove(bench)
                 return bench
-        return Bench(open_vocabulary=grammar is None)
+        self._made[kind] += 1
+        return Bench(open_vocabulary=kind)
+
+    def _give_back(self, bench: Bench) -> None:
+        kind = bench.open_vocabulary
+        if self._made[kind] > MAX_BENCHES:
+            self._made[kind] -= 1
+        else:
+            self._free.append(bench)
+
+    def _may_take(self, grammar: str | None) -> bool:
+        kind = grammar is None
+        return self._made[kind] < MAX_BENCHES or any(bench.open_vocabulary is kind for bench in self._free)
+
+    def _begin(self, stream: Stream) -> Bench:
+        """Start decoding a segment, with the sound that was kept for it."""
+        bench = stream.bench = self._take(stream.grammar)
+        bench.use(stream.grammar)
+        bench.decoder.set_cmn(stream.cmn or bench.fresh_cmn)
+        bench.decoder.start_utt()
+        stream.taken = stream.told_at = 0
+        stream.told = ""
+        if stream.held:
+            bench.decoder.process_raw(bytes(stream.held))
+            stream.held.clear()
+        return bench
 
     def _hear(self, audio: Audio, stream: Stream) -> list[Report]:
-        if stream.bench is None:
-            stream.bench = self._take(stream.grammar)
-            stream.bench.use(stream.grammar)
-            stream.bench.decoder.set_cmn(stream.cmn or stream.bench.fresh_cmn)
-            stream.bench.decoder.start_utt()
-            stream.taken = stream.told_at = 0
-            stream.told = ""
-        stream.bench.decoder.process_raw(audio.pcm)
+        if stream.bench is None and not self._may_take(stream.grammar) and len(stream.held) < MAX_SEGMENT_BYTES:
+            stream.held += audio.pcm
+            return []
+        bench = stream.bench or self._begin(stream)
+        bench.decoder.process_raw(audio.pcm)
         stream.taken += len(audio.pcm)
         if stream.taken >= MAX_SEGMENT_BYTES:
             return [Text(audio.stream, self._finish(stream), True)]
         if stream.taken - stream.told_at < INTERIM_BYTES:
             return []
         stream.told_at = stream.taken
-        text = _words(stream.bench.decoder)
+        text = _words(bench.decoder)
         if text in ("", stream.told):
             return []
         stream.told = text
         return [Text(audio.stream, text, False)]
 
     def _finish(self, stream: Stream) -> str:
-        bench = stream.bench
-        if bench is None:
+        if stream.bench is None and not stream.held:
             return ""
+        bench = stream.bench or self._begin(stream)
         bench.decoder.end_utt()
         text = _words(bench.decoder)
         stream.cmn = bench.decoder.get_cmn(False)
-        self._free.append(bench)
+        self._give_back(bench)
         stream.bench = None
         return text
 
