@@ -14,7 +14,7 @@ import soxr
 from pipelines.audio import ulaw
 
 CALLER_VOICE = "en-us"
-CALLER_SPEED = 150
+CALLER_SPEED = 170
 
 
 class NoVoice(Exception):

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from providers.base import MULAW_8K, AudioFormat, NativeTurn, SttEvent, TurnMoment
-from providers.deepgram.flux import DeepgramAccess, FluxSpeechToText
+from providers.deepgram.flux import FluxSpeechToText
+from providers.deepgram.link import DeepgramAccess
 from providers.errors import ProviderError
 from tests.simulators.deepgram_flux import FluxSimulator
 from wire.config import FluxStt

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from demo.caller import SoftwareCaller
 from demo.dialling import Dial
@@ -27,6 +28,8 @@ from tests.speech import say_mulaw, silence_mulaw
 KEY = "pk_test_phone_rig_0001"
 NUMBER = "+13186330963"
 PATIENCE = 20.0
+MAX_LEAD_MS = 200
+"""How far ahead of real time audio may be sent to a carrier (behaviour §3.2)."""
 
 Frame = dict[str, Any]
 
@@ -46,13 +49,18 @@ class Agent:
     _more: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def listen(self) -> None:
-        async for text in self.socket:
-            frame = json.loads(text)
-            if frame["event"] == "ping":
-                await self.send("pong")
-                continue
-            self.frames.append(frame)
-            self._more.set()
+        with suppress(ConnectionClosed):
+            async for text in self.socket:
+                frame = json.loads(text)
+                if frame["event"] == "ping":
+                    await self.send("pong")
+                    continue
+                self.frames.append(frame)
+                self._more.set()
+
+    def drop(self) -> None:
+        """Lose the connection without a word."""
+        self.socket.transport.abort()
 
     async def send(self, event: str, **fields: object) -> None:
         await self.socket.send(json.dumps({"event": event, **fields}))
@@ -100,6 +108,7 @@ class Rig:
     vendors: Vendors
     port: int
     stack: AsyncExitStack
+    callers: list[SoftwareCaller] = field(default_factory=list[SoftwareCaller])
 
     @property
     def gateway(self) -> Gateway:
@@ -130,13 +139,40 @@ class Rig:
 
     async def caller(self, to: str = NUMBER, caller: str = "+15550100199", lead: float | None = 250) -> SoftwareCaller:
         """A telephone that has not rung yet; it hangs up when the rig ends."""
-        return await self.stack.enter_async_context(SoftwareCaller(Dial(self.http, to, caller), max_lead_ms=lead))
+        return await self.dialling(Dial(self.http, to, caller), lead)
+
+    async def dialling(self, dial: Dial, lead: float | None = 250) -> SoftwareCaller:
+        """A telephone that is about to dial just that."""
+        telephone = await self.stack.enter_async_context(SoftwareCaller(dial, max_lead_ms=lead))
+        self.callers.append(telephone)
+        return telephone
 
     async def call(self, agent: Agent, to: str = NUMBER) -> tuple[SoftwareCaller, str]:
         """A call that has been answered, and its id."""
         caller = await self.caller(to)
         await caller.ring()
         return caller, (await agent.wait("call.started"))["call_id"]
+
+    async def wind_up(self) -> None:
+        """Everybody hangs up; 2 s later nothing of any call is left, here or at a vendor, and none was rushed."""
+        for caller in self.callers:
+            await caller.hang_up()
+        for _ in range(100):
+            if not any(self.leftovers().values()):
+                break
+            await asyncio.sleep(0.02)
+        assert not any(self.leftovers().values()), self.leftovers()
+        assert all(caller.max_lead_seen_ms <= MAX_LEAD_MS for caller in self.callers)
+
+    def leftovers(self) -> dict[str, int]:
+        """What calls hold now, counted."""
+        return {
+            "calls": len(self.gateway.phone),
+            "expected calls": self.gateway.phone.expecting,
+            "calls that agents can reach": len(self.gateway.registry.calls),
+            "recogniser sockets": sum(not one.closed.is_set() for one in self.vendors.flux.connections),
+            "voice sockets": sum(one.close_code is None for one in self.vendors.voice.connections),
+        }
 
 
 def spoken(text: str) -> bytes:
@@ -181,6 +217,7 @@ async def running(
         rig = Rig(server, Vendors(flux, voice, llm), server.servers[0].sockets[0].getsockname()[1], stack)
         try:
             yield rig
+            await rig.wind_up()
         finally:
             await stack.aclose()
             server.should_exit = True

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from providers.base import MULAW_8K, PCM_16K, NativeTurn
-from providers.deepgram.flux import DeepgramAccess, FluxSpeechToText
+from providers.deepgram.flux import FluxSpeechToText
+from providers.deepgram.link import DeepgramAccess
 from providers.errors import RateLimited, Refused, TimedOut, Unavailable
 from tests.flux_hearing import EAGER, END, RESUMED, START, UPDATE, Hearing, eventually, flux, listening
 from tests.jumping_loop import jumping
@@ -244,7 +245,7 @@ async def test_closing_while_connecting_leaves_no_socket(fault: Fault) -> None:
             await starting
         await asyncio.sleep(5)
         assert all(connection.closed.is_set() for connection in sim.connections)
-        assert not [task for task in asyncio.all_tasks() if task.get_name() == "flux"]
+        assert not [task for task in asyncio.all_tasks() if task.get_name() == "deepgram-flux"]
 
 
 @jumping
@@ -256,7 +257,7 @@ async def test_a_cancelled_start_leaves_no_socket() -> None:
         with pytest.raises(asyncio.CancelledError):
             await starting
         await asyncio.wait_for(sim.connections[0].closed.wait(), 1)
-        assert not [task for task in asyncio.all_tasks() if task.get_name() == "flux"]
+        assert not [task for task in asyncio.all_tasks() if task.get_name() == "deepgram-flux"]
 
 
 @jumping
@@ -277,4 +278,4 @@ async def test_closing_is_bounded_although_the_vendor_hangs() -> None:
         began = loop.time()
         await caller.stt.aclose()
         assert loop.time() - began <= 2
-        assert not [task for task in asyncio.all_tasks() if task.get_name() == "flux"]
+        assert not [task for task in asyncio.all_tasks() if task.get_name() == "deepgram-flux"]

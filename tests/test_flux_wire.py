@@ -13,11 +13,11 @@ from providers.deepgram.flux_wire import (
     FluxError,
     FluxWarning,
     TurnInfo,
-    Unreadable,
     Word,
     listen_url,
     parse,
 )
+from providers.deepgram.messages import Unreadable
 from providers.socket import AudioFeed, RetryPolicy
 from tests.simulators.deepgram_flux import query_problem
 from wire.config import FluxStt

@@ -38,6 +38,8 @@ log = structlog.get_logger(__name__)
 
 TURN_AUDIO_SECONDS = 8
 """What the end-of-turn model looks at."""
+BEFORE_TURN_MS = 200
+"""Audio before the first voice that it gets, too: onsets are soft. Earlier turns would only confuse it."""
 GAP_SECONDS = 0.3
 """A line that is silent on the wire for this long is filled with silence: recognisers need time to pass."""
 WITHOUT_MODEL_SECONDS = 0.45
@@ -297,7 +299,9 @@ class Ears:
 
     def _ask_model(self, silence: int) -> None:
         assert self._tasks is not None
-        audio = self._pcm_of_line.convert(bytes(self._level.ring[-TURN_AUDIO_SECONDS * self._line.bytes_per_second :]))
+        spoken_ms = self.now_ms - self._turns.machine.turn_started_ms + BEFORE_TURN_MS
+        wanted_ms = min(spoken_ms, TURN_AUDIO_SECONDS * 1000)
+        audio = self._pcm_of_line.convert(bytes(self._level.ring[-wanted_ms * self._line.bytes_per_second // 1000 :]))
         self._tasks.create_task(self._judge(silence, audio), name="end-of-turn verdict")
 
     async def _judge(self, silence: int, pcm: bytes) -> None:

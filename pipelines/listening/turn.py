@@ -95,8 +95,11 @@ class TurnMachine:
         self.last_voice_ms = 0
         """End of the user's last voice; front-ends keep it, latencies are counted from it."""
         self._speech_started_ms = 0
+        self.turn_started_ms = 0
+        """When the user began to speak in this turn."""
         self._speech_open = False
         self._turn_open = False
+        self._turn_spoken = False
         self._prefix = ""
         self._finals: list[str] = []
         self._interim = ""
@@ -360,6 +363,7 @@ class TurnMachine:
     def _new_turn(self) -> None:
         self.turn_id += 1
         self._turn_open = True
+        self._turn_spoken = False
         self._prefix = ""
         self._clear_text()
         self._next_message()
@@ -388,6 +392,9 @@ class TurnMachine:
             return
         self._speech_open = True
         self._speech_started_ms = started_ms
+        if not self._turn_spoken:
+            self._turn_spoken = True
+            self.turn_started_ms = started_ms
         self._out.append(SpeechStarted(turn_id=self.turn_id, confidence=confidence, timestamp=0.0))
 
     def _note(self, confidence: float, language: str | None) -> None:

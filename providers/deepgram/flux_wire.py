@@ -11,11 +11,11 @@ from urllib.parse import urlencode
 import msgspec
 
 from providers.base import AudioFormat, Encoding
+from providers.deepgram.messages import MessageReader
 from wire.config import FluxStt
 
 VENDOR = "deepgram-flux"
 FORCE_END_TURN = '{"type":"ForceEndTurn"}'
-CLOSE_STREAM = '{"type":"CloseStream"}'
 
 EOT_THRESHOLD = (0.5, 1.0)
 EAGER_EOT_THRESHOLD = (0.3, 0.9)
@@ -139,29 +139,11 @@ class FluxError(msgspec.Struct, frozen=True):
 
 FluxMessage = TurnInfo | Connected | FluxWarning | FluxError
 
-_TYPES: dict[str, msgspec.json.Decoder[FluxMessage]] = {
-    "TurnInfo": msgspec.json.Decoder(TurnInfo),
-    "Connected": msgspec.json.Decoder(Connected),
-    "Warning": msgspec.json.Decoder(FluxWarning),
-    "Error": msgspec.json.Decoder(FluxError),
-}
-
-
-class _Envelope(msgspec.Struct):
-    type: str
-
-
-_envelope = msgspec.json.Decoder(_Envelope)
-
-
-class Unreadable(ValueError):
-    """A message that is not what Deepgram documents."""
+_MESSAGES: MessageReader[FluxMessage] = MessageReader(
+    (("TurnInfo", TurnInfo), ("Connected", Connected), ("Warning", FluxWarning), ("Error", FluxError))
+)
 
 
 def parse(message: str | bytes) -> FluxMessage | None:
     """Read one message; None for a type that is new to us. Raises Unreadable."""
-    try:
-        decoder = _TYPES.get(_envelope.decode(message).type)
-        return decoder.decode(message) if decoder else None
-    except (msgspec.DecodeError, UnicodeDecodeError) as garbage:
-        raise Unreadable("not a Flux message") from garbage
+    return _MESSAGES.read(message)
