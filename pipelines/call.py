@@ -15,12 +15,10 @@ import structlog
 from pipelines.attention import Attention
 from pipelines.events import CallEvents, EventSink
 from pipelines.ids import new_id
-from pipelines.listening.detected import DetectedTurns
-from pipelines.listening.ears import Ears, EarsParts
-from pipelines.listening.interruption import InterruptionGate
-from pipelines.listening.native import NativeTurns
-from pipelines.listening.turn import NEW_TURN_PLAYED_MS, Output, StopBot, TurnMachine, TurnRules
+from pipelines.listening.ears import Ears
+from pipelines.listening.turn import NEW_TURN_PLAYED_MS, Output, StopBot, TurnMachine
 from pipelines.parts import CallFacts, CallParts
+from pipelines.session import Organs, Session
 from pipelines.speaking.mouth import Mouth
 from pipelines.speaking.music import Music
 from pipelines.speaking.orders import Orders
@@ -29,7 +27,6 @@ from pipelines.thinking.dialogue import Dialogue
 from pipelines.thinking.memory import MemoryDesk
 from pipelines.thinking.replies import Replies
 from pipelines.watch import SessionWatch
-from providers.base import SpeechToText, TextToSpeech
 from providers.errors import ProviderError
 from wire.commands import (
     BotCancel,
@@ -45,8 +42,7 @@ from wire.commands import (
     LlmToolResult,
     SessionConfigure,
 )
-from wire.config import CallConfig, TurnMode
-from wire.errors import ConfigError
+from wire.config import CallConfig
 from wire.events import (
     CallDtmfReceived,
     CallEnded,
@@ -54,7 +50,6 @@ from wire.events import (
     CallEvent,
     CallStarted,
     EagerTurn,
-    SessionConfigured,
     SpeechStarted,
     TurnContinued,
     TurnEnd,
@@ -68,8 +63,6 @@ TEARDOWN_SECONDS = 2.0
 """Everything a call holds is released within this."""
 SAY_PATIENCE_SECONDS = 3.0
 """A message that answers nothing waits this long for a user who is speaking."""
-CLIENT_PENDING_MS = 2000
-"""An agent that thinks for itself may never answer: later speech is a new turn (protocol §4.5)."""
 
 
 class CallState(Enum):
@@ -89,23 +82,22 @@ class Call:
 
     def __init__(self, facts: CallFacts, config: CallConfig, parts: CallParts) -> None:
         self._facts = facts
-        self._config = config
         self._parts = parts
+        self._session = Session(config, parts)
         self._clock = parts.clock
         self.state = CallState.NEW
         self._log = log.bind(call_id=facts.call_id, agent=facts.slug, org=facts.org_id)
         self.events = CallEvents(facts.call_id, parts.clock)
-        self._model = parts.model(config.llm)
-        self._machine = TurnMachine(self._turn_rules())
-        self._ears = Ears(self._ears_parts(), parts.clock, self)
+        self._machine = TurnMachine(self._session.turn_rules())
+        self._ears = Ears(self._session.ears_parts(self._machine), parts.clock, self)
         self._mouth = Mouth(parts.medium, self.events, parts.clock, self)
-        self._voice = parts.voice
         self._mouth.use_voice(parts.voice)
         self._attention = Attention(self._ears, self._mouth, Music(parts.medium, parts.hold_music), self.events)
         self._orders = Orders(self._mouth, Replies(), self.events, self._attention.reply_accepted)
-        self._dialogue = Dialogue(config, self._model, self, parts.clock)
+        self._dialogue = Dialogue(config, self._session.model, self, parts.clock)
         self._memory = MemoryDesk(self._dialogue, config.prompt, self.events)
         self._watch = SessionWatch(config.limits, self.events, self._is_busy, lambda: self._mouth.busy)
+        self._organs = Organs(self._machine, self._ears, self._mouth, self._dialogue, self._watch)
         self._started_at = 0.0
         self._digits = ""
         self._spoke = False
@@ -195,7 +187,7 @@ class Call:
             case CallUnhold():
                 self._attention.unhold()
             case SessionConfigure():
-                self._configure(command)
+                self._session.change(command, self._organs, self.events, self)
             case LlmToolResult():
                 self._dialogue.tool_result(command)
             case _:
@@ -292,14 +284,14 @@ class Call:
         self.state = CallState.LIVE
         self._started_at = self._clock.wall()
         self._watch.start(self._clock.now())
-        for warning in self._config.warnings:
+        for warning in self._session.config.warnings:
             self._log.warning("call_config", note=warning)
         self.events.publish(self._started(resumed=False))
         tasks.create_task(self._ears.run(tasks), name="ears")
         tasks.create_task(self._mouth.run(tasks), name="mouth")
         self._parts.metronome.join(self, self._beat)
-        if self._config.greeting and self._facts.direction == "inbound":
-            self._greet(self._config.greeting)
+        if self._session.config.greeting and self._facts.direction == "inbound":
+            self._greet(self._session.config.greeting)
         self._log.info("call_started", transport=self._facts.transport, direction=self._facts.direction)
 
     def _greet(self, text: str) -> None:
@@ -361,7 +353,7 @@ class Call:
         self._parts.metronome.leave(self)
         try:
             async with asyncio.timeout(TEARDOWN_SECONDS):
-                await asyncio.gather(self._parts.medium.hang_up(), self._voice.aclose())
+                await asyncio.gather(self._parts.medium.hang_up(), self._session.voice.aclose())
         except TimeoutError:
             self._log.warning("call_release_late")
 
@@ -373,7 +365,7 @@ class Call:
             direction=facts.direction,
             transport=facts.transport,
             metadata=facts.metadata,
-            language=self._config.language.split("-")[0],
+            language=self._session.config.language.split("-")[0],
             resumed=True if resumed else msgspec.UNSET,
         )
 
@@ -390,55 +382,3 @@ class Call:
             started_at=self._started_at,
             ended_at=now,
         )
-
-    def _turn_rules(self) -> TurnRules:
-        config = self._config
-        return TurnRules(
-            language=config.language,
-            gate=InterruptionGate(config.interruption, config.language),
-            new_id=lambda: new_id("u"),
-            pending_window_ms=CLIENT_PENDING_MS if self._model is None else None,
-        )
-
-    def _ears_parts(self) -> EarsParts:
-        config, parts = self._config, self._parts
-
-        def open_stt() -> SpeechToText:
-            return parts.open_stt(config.stt)
-
-        if config.turn.mode is TurnMode.NATIVE:
-            return EarsParts(parts.medium.audio, open_stt, NativeTurns(self._machine, config.language))
-        detected = DetectedTurns(self._machine, config.turn, config.vad)
-        return EarsParts(parts.medium.audio, open_stt, detected, parts.vad, parts.turn_model)
-
-    def _configure(self, command: SessionConfigure) -> None:
-        """`session.configure`: other settings for this call, or the old ones and the reason why (protocol §2.5)."""
-        try:
-            config = self._parts.reconfigure(command.config)
-            model = self._parts.model(config.llm)
-            voice = None if config.voice == self._config.voice else self._parts.open_voice(config.voice)
-        except (ConfigError, ProviderError) as error:
-            self.events.publish(SessionConfigured(success=False, error=str(error)))
-            return
-        old, self._config, self._model = self._config, config, model
-        self._machine.rules = self._turn_rules()
-        self._dialogue.configure(config, model)
-        self._watch.configure(config.limits, self._clock.now())
-        if voice is not None:
-            self._change_voice(voice)
-        if (config.stt, config.turn, config.vad, config.language) != (old.stt, old.turn, old.vad, old.language):
-            self._ears.change(self._ears_parts())
-        self.events.publish(SessionConfigured(success=True))
-
-    def _change_voice(self, voice: TextToSpeech) -> None:
-        """Speak with another voice from the next utterance on; what the old one is saying it finishes."""
-        old, self._voice = self._voice, voice
-        self._mouth.use_voice(voice)
-        self.spawn(voice.warm(), "warm")
-        self.spawn(self._retire(old), "old voice")
-
-    async def _retire(self, voice: TextToSpeech) -> None:
-        try:
-            await self._mouth.synthesised()
-        finally:
-            await voice.aclose()

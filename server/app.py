@@ -102,6 +102,7 @@ class Gateway:
                 await phone
                 self.agents.close()
                 watch.cancel()
+            await self.engines.aclose()
             await self.store.close()
         finally:
             self._stopped.set()

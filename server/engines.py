@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import structlog
 from providers.local.espeak import EspeakSpeech
 from providers.local.sphinx import LocalSpeechToText
+from providers.local.sphinx_process import aclose_shared
 from pydantic import SecretStr
 
 from pipelines.listening.ears import OpenVoiceActivity
@@ -54,6 +55,10 @@ class CallEngines(Protocol):
 
     def model(self, provider: str) -> LanguageModel:
         """The language models of a vendor. Raises KeyRequired."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release what is shared; no call is left."""
         ...
 
 
@@ -114,6 +119,7 @@ class Engines:
             await model.aclose()
         await self._silero.aclose()
         await self.turn_model.aclose()
+        await aclose_shared()
 
 
 def _secret(value: SecretStr | None) -> str:
