@@ -62,7 +62,7 @@ log = structlog.get_logger(__name__)
 TEARDOWN_SECONDS = 2.0
 """Everything a call holds is released within this."""
 SAY_PATIENCE_SECONDS = 3.0
-"""A message that answers nothing waits this long for a user who is speaking."""
+"""A message that answers nothing waits this long for a user whose turn it is."""
 
 
 class CallState(Enum):
@@ -232,11 +232,10 @@ class Call:
     # --- what the mouth asks and tells ---
 
     def may_play(self, utterance: Utterance) -> bool:
-        """Replies wait until the turn is over; anything else only for a user who is just speaking, and not for ever."""
-        if utterance.is_reply:
-            return not self._machine.user_has_floor
-        waited = self._clock.now() - utterance.queued_at
-        return not self._machine.user_speaking or waited >= SAY_PATIENCE_SECONDS
+        """What is said waits until the user's turn is over; what answers no turn does not wait for ever."""
+        if not self._machine.user_has_floor:
+            return True
+        return not utterance.is_reply and self._clock.now() - utterance.queued_at >= SAY_PATIENCE_SECONDS
 
     def on_audible(self, utterance: Utterance) -> None:
         """The caller begins to hear it."""

@@ -25,10 +25,12 @@ class InterruptionGate:
         self._run_ms = 0
         self._dip_ms = 0
         self._words = 0
+        self._words_before = 0
 
-    def reset(self) -> None:
-        """The overlap is over."""
+    def reset(self, text: str = "") -> None:
+        """A new stretch begins; `text` are words already said, which count for nothing in it."""
         self._run_ms = self._dip_ms = self._words = 0
+        self._words_before = real_words(text, self._language)
 
     def voice(self, length_ms: int, probability: float, energy_db: float) -> None:
         """`length_ms` of the caller's line while the bot is audible."""
@@ -43,9 +45,13 @@ class InterruptionGate:
         if self._dip_ms > DIP_MS or self._run_ms == 0:
             self._run_ms = self._dip_ms = 0
 
-    def text(self, text: str) -> None:
-        """All words of the overlap so far."""
-        self._words = real_words(text, self._language)
+    def text(self, text: str, bot_heard_ms: int, *, greeting: bool) -> None:
+        """All words so far, those of before included. Words said while the bot is guarded will not stop it later, when
+        the caller may long be listening again; a voice that goes on will."""
+        count = real_words(text, self._language)
+        if greeting and bot_heard_ms < GREETING_GUARD_MS:
+            self._words_before = count
+        self._words = max(0, count - self._words_before)
 
     def open(self, bot_heard_ms: int, *, greeting: bool) -> bool:
         """May the bot be stopped now? `bot_heard_ms` of its message have played."""

@@ -110,9 +110,10 @@ class NativeTurns:
     def _over_the_bot(self, report: NativeTurn) -> None:
         machine = self.machine
         machine.overlapping = True
-        machine.overlap_words(self._now, interim=report.text)
-        if report.moment is TurnMoment.END:
-            if real_words(report.text, self._language):
-                self._kept_end = report
-            else:
-                machine.overlap_over()
+        if report.moment is not TurnMoment.END:
+            machine.overlap_words(self._now, interim=report.text)
+            return
+        machine.overlap_words(self._now, final=report.text)
+        machine.overlap_over()
+        if real_words(report.text, self._language):
+            self._kept_end = report

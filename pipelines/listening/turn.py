@@ -268,7 +268,7 @@ class TurnMachine:
                 # What was said is being answered; words from here on belong to whatever comes next.
                 self._park_text()
             self.state = TurnState.BOT_SPEAKING
-            self.rules.gate.reset()
+            self.rules.gate.reset(self.fresh_text)
         self._bot_since_ms = now
         self._greeting = greeting
         self._stopping = False
@@ -324,16 +324,16 @@ class TurnMachine:
                 self._finals.append(final)
         if interim is not None:
             self._interim = interim
-        self.rules.gate.text(self.fresh_text)
+        self.rules.gate.text(self.fresh_text, now - self._bot_since_ms, greeting=self._greeting)
         self._judge(now)
 
     def overlap_over(self) -> None:
         """The user went quiet again and the bot goes on. Acknowledgements are forgotten, other words kept for later."""
         self.overlapping = False
         self._speech_open = False
-        self.rules.gate.reset()
         if not self._overlap_words():
             self._clear_text()
+        self.rules.gate.reset(self.fresh_text)
 
     def reset(self) -> None:
         """Forget the turn in progress without a word (mute, hold)."""
