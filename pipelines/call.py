@@ -16,10 +16,10 @@ from pipelines.attention import Attention
 from pipelines.events import CallEvents, EventSink
 from pipelines.ids import new_id
 from pipelines.listening.ears import Ears
-from pipelines.listening.turn import NEW_TURN_PLAYED_MS, Output, StopBot, TurnMachine
+from pipelines.listening.turn import NEW_TURN_PLAYED_MS, Output, ResumeBot, StopBot, TurnMachine
 from pipelines.parts import CallFacts, CallParts
 from pipelines.session import Organs, Session
-from pipelines.speaking.mouth import Mouth
+from pipelines.speaking.mouth import Mouth, Silenced
 from pipelines.speaking.music import Music
 from pipelines.speaking.orders import Orders
 from pipelines.speaking.utterance import Origin, Utterance
@@ -101,6 +101,9 @@ class Call:
         self._started_at = 0.0
         self._digits = ""
         self._spoke = False
+        self._cut: Silenced | None = None
+        """What an interruption cut off, until it is known whether words followed."""
+        self._resumed = False
         self._over = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
 
@@ -221,6 +224,8 @@ class Call:
         for output in outputs:
             if isinstance(output, StopBot):
                 self._stop_bot()
+            elif isinstance(output, ResumeBot):
+                self._resume_bot()
             elif isinstance(output, CallEvent):
                 self.events.publish(output)
                 self._follow(output)
@@ -317,8 +322,28 @@ class Call:
         silenced = self._mouth.barge_in()
         played = silenced.played_ms
         self._dialogue.interrupted()
-        self._machine.bot_stopped(self._ears.now_ms, NEW_TURN_PLAYED_MS if played is None else played)
+        wanted = self._session.config.interruption.resume_false and not self._resumed
+        self._cut = silenced if wanted and silenced.rest else None
+        self._machine.bot_stopped(
+            self._ears.now_ms,
+            NEW_TURN_PLAYED_MS if played is None else played,
+            resumable=self._cut is not None,
+        )
         self._ears.flush()
+
+    def _resume_bot(self) -> None:
+        """A cough stopped the bot: say the rest, once a turn. What was heard before belongs to the record after all."""
+        cut, self._cut = self._cut, None
+        if cut is None:
+            return
+        self._resumed = True
+        self._dialogue.history.assistant_heard(cut.message_id, cut.heard)
+        rest = Utterance(new_id("msg"), "", Origin.GREETING, remembered=True)
+        rest.announced_text = cut.rest
+        rest.write(cut.rest)
+        rest.close()
+        self._mouth.enqueue(rest)
+        self._log.info("false_interruption_resumed")
 
     def _follow(self, event: CallEvent) -> None:
         """What a turn event means for replies, dialogue and limits."""
@@ -332,6 +357,7 @@ class Call:
                 self._orders.replies.announced(event.message_id)
                 self._dialogue.prepare(event.message_id)
             case TurnEnd():
+                self._resumed = False
                 self._orders.replies.announced(event.message_id)
                 self._dialogue.answer(event.message_id)
                 self._mouth.beat(now)

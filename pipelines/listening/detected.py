@@ -55,7 +55,9 @@ class DetectedTurns:
             machine.last_voice_ms = self._voice.last_voice_ms
         if onset or machine.state not in (TurnState.IDLE, TurnState.BOT_PENDING):
             self._blip = False
-        if onset and machine.state is not TurnState.ANALYZING:
+        # Not only at the onset: whoever spoke over the end of the bot goes on speaking when it has finished.
+        speaks = self._voice.speaking and self._voice.voiced_run_ms >= self._vad.min_speech_ms
+        if speaks and not machine.user_has_floor:
             machine.speech_began(frame.end_ms, self._voice.started_ms, self._voice.confidence)
         if machine.state is TurnState.BOT_SPEAKING:
             self._overlap(frame, length)

@@ -13,6 +13,9 @@ from providers.base import NativeTurn, TurnMoment
 VOICE_DB = -45.0
 """Louder than this is taken for the user's voice when telling how long ago they stopped (dBFS)."""
 
+EMPTY_WAIT_MS = 1500
+"""A silence this long in a turn without any new word: it was noise."""
+
 
 class NativeTurns:
     """Feeds a `TurnMachine` from a recogniser with turns of its own."""
@@ -62,6 +65,14 @@ class NativeTurns:
             # What was said over the bot has become a turn, and it ended back then.
             self.machine.end(now, self._kept_end.probability)
             self._kept_end = None
+        elif self._is_noise(now):
+            self.machine.abandon(now)
+
+    def _is_noise(self, now: int) -> bool:
+        """A turn that began and brought no word: recognisers may leave it open for long (a known fault of Flux)."""
+        machine = self.machine
+        silent = machine.state is TurnState.LISTENING and now - machine.last_voice_ms >= EMPTY_WAIT_MS
+        return silent and not machine.fresh_text
 
     def turn(self, report: NativeTurn) -> None:
         """A report of the recogniser."""

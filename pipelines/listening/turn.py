@@ -55,6 +55,11 @@ class StopBot:
 
 
 @dataclass(frozen=True, slots=True)
+class ResumeBot:
+    """What stopped the bot was no words after all: it may go on from the word after the last one heard."""
+
+
+@dataclass(frozen=True, slots=True)
 class AskFinal:
     """The user went quiet: the recogniser should say what it has."""
 
@@ -66,7 +71,7 @@ class AskModel:
     silence: int
 
 
-Output = CallEvent | StopBot | AskFinal | AskModel
+Output = CallEvent | StopBot | ResumeBot | AskFinal | AskModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,7 @@ class TurnMachine:
         self._bot_since_ms = 0
         self._greeting = False
         self._stopping = False
+        self._resumable = False
         self.overlapping = False
         """The user is speaking while the bot is audible, and has not (yet) stopped it."""
 
@@ -251,8 +257,15 @@ class TurnMachine:
         because whoever was answering it has been told to stop."""
         self.speech_ended()
         self._interim = ""
+        resume, self._resumable = self._resumable, False
+        if resume:
+            self._out.append(ResumeBot())
         if self.text:
-            self.end(now, 0.5)
+            if resume:
+                self.state = TurnState.BOT_PENDING
+                self._ended_ms = now
+            else:
+                self.end(now, 0.5)
             return
         self.turn_id -= 1
         self._turn_open = False
@@ -293,8 +306,9 @@ class TurnMachine:
         else:
             self._clear_text()
 
-    def bot_stopped(self, now: int, played_ms: int) -> None:
-        """The bot fell silent because of `StopBot`; `played_ms` of its message were heard."""
+    def bot_stopped(self, now: int, played_ms: int, *, resumable: bool = False) -> None:
+        """The bot fell silent because of `StopBot`; `played_ms` of its message were heard. If no words follow and it
+        is `resumable`, it is asked to go on."""
         finals, interim = self._finals, self._interim
         self._clear_text()
         self._leave_bot()
@@ -304,6 +318,7 @@ class TurnMachine:
             self._out.append(TurnContinued(turn_id=max(1, self.turn_id), timestamp=0.0))
             self._new_turn()
         self._finals, self._interim = finals, interim
+        self._resumable = resumable and not (finals or interim)
         self.state = TurnState.LISTENING
         self._start_speech(now, self._confidence)
         if finals or interim:
@@ -398,6 +413,7 @@ class TurnMachine:
         self._out.append(SpeechStarted(turn_id=self.turn_id, confidence=confidence, timestamp=0.0))
 
     def _note(self, confidence: float, language: str | None) -> None:
+        self._resumable = self._resumable and not self.fresh_text
         self._confidence = confidence
         self._language = language or self._language
 

@@ -61,9 +61,15 @@ class MouthListener(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Silenced:
-    """What stopping the bot did. `played_ms` is None when nothing was being heard."""
+    """What stopping the bot did. `played_ms` is None when nothing was being heard.
+
+    `heard` and `rest` are the two parts of what it was saying; the rest is empty when more text was still to come.
+    """
 
     played_ms: int | None
+    message_id: str = ""
+    heard: str = ""
+    rest: str = ""
 
 
 class Mouth:
@@ -122,11 +128,17 @@ class Mouth:
 
     def barge_in(self) -> Silenced:
         """The user took the floor: stop what is heard and drop everything that waits."""
+        stopped = self._playing
+        complete = stopped is not None and stopped.closed
         played = self._stop_playing(None)
         reason = "continuation" if played is not None and played < CONTINUATION_MS else "user_spoke"
         for utterance in list(self._queue):
             self._discard(utterance, reason)
-        return Silenced(played)
+        if stopped is None or played is None:
+            return Silenced(None)
+        heard = stopped.words.heard_text(played)
+        rest = stopped.text.removeprefix(heard).strip() if complete else ""
+        return Silenced(played, stopped.message_id, heard, rest)
 
     def drop_replies(self) -> None:
         """The user went on before hearing an answer: answers are void, other things are still to be said."""
