@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
-import numpy as np
+from tests.simulators.deepgram_sound import FRAME_MS, Ear, Script
 
-FRAME_MS = 20
 UPDATE_MS = 260
 """Flux reports about each 0.25 s; this is the next whole frame."""
 
@@ -55,20 +53,6 @@ class Pace:
     end_quiet_ms: int = 700
 
 
-class Script:
-    """The turns still to come. A turn is used up when it ends (or sticks)."""
-
-    def __init__(self, says: Sequence[Say]) -> None:
-        self._says = tuple(says)
-        self._next = 0
-
-    def current(self) -> Say | None:
-        return self._says[self._next] if self._next < len(self._says) else None
-
-    def use_up(self) -> None:
-        self._next += 1
-
-
 class _Phase(Enum):
     IDLE = auto()
     SPEAKING = auto()
@@ -79,16 +63,16 @@ class _Phase(Enum):
 class FluxEngine:
     """One connection's turns; each method returns the messages it causes."""
 
-    def __init__(self, script: Script, pace: Pace, *, eager: bool, eot_timeout_ms: int, multilingual: bool) -> None:
+    def __init__(
+        self, script: Script[Say], pace: Pace, *, eager: bool, eot_timeout_ms: int, multilingual: bool
+    ) -> None:
         self._script = script
         self._pace = pace
         self._eager = eager
         self._eot_timeout_ms = eot_timeout_ms
         self._multilingual = multilingual
         self._phase = _Phase.IDLE
-        self._now = 0
-        self._loud_ms = 0
-        self._quiet_ms = 0
+        self._ear = Ear(pace.loud)
         self._since_update = 0
         self._turn_index = 0
         self._turn_start = 0
@@ -97,18 +81,11 @@ class FluxEngine:
 
     def hear(self, rms: float) -> list[dict[str, object]]:
         """One frame of audio."""
-        self._now += FRAME_MS
         self._since_update += FRAME_MS
         say = self._script.current()
+        self._ear.hear(say, rms, between=self._phase is _Phase.IDLE)
         if say is None or self._phase is _Phase.STUCK:
             return self._maybe_update(say)
-        if self._is_speech(say, rms):
-            self._loud_ms += FRAME_MS
-            self._quiet_ms = 0
-        else:
-            self._quiet_ms += FRAME_MS
-            if self._phase is _Phase.IDLE:
-                self._loud_ms = 0
         return self._step(say) or self._maybe_update(say)
 
     def force_end(self) -> list[dict[str, object]]:
@@ -128,14 +105,9 @@ class FluxEngine:
     def configure(self, wanted: dict[str, object]) -> dict[str, object]:
         return {"type": "ConfigureSuccess", **{name: value for name, value in wanted.items() if name != "type"}}
 
-    def _is_speech(self, say: Say, rms: float) -> bool:
-        if say.at_ms is None:
-            return rms > self._pace.loud
-        return say.at_ms < self._now <= say.at_ms + say.for_ms
-
     def _step(self, say: Say) -> list[dict[str, object]]:
         match self._phase:
-            case _Phase.IDLE if self._loud_ms >= self._pace.start_ms:
+            case _Phase.IDLE if self._ear.loud_ms >= self._pace.start_ms:
                 return self._begin(say)
             case _Phase.SPEAKING:
                 return self._speaking(say)
@@ -146,7 +118,7 @@ class FluxEngine:
 
     def _begin(self, say: Say) -> list[dict[str, object]]:
         self._phase = _Phase.SPEAKING
-        self._turn_start = self._now - self._loud_ms
+        self._turn_start = self._ear.now_ms - self._ear.loud_ms
         self._words = 1
         self._resumed = False
         if say.ending is Ending.STUCK:
@@ -156,16 +128,16 @@ class FluxEngine:
 
     def _speaking(self, say: Say) -> list[dict[str, object]]:
         total = len(say.text.split())
-        if self._quiet_ms == 0:
-            self._words = min(total, max(self._words, 1 + self._loud_ms // self._pace.word_ms))
+        if self._ear.quiet_ms == 0:
+            self._words = min(total, max(self._words, 1 + self._ear.loud_ms // self._pace.word_ms))
         elif say.ending is Ending.TIMEOUT:
-            if self._quiet_ms >= self._eot_timeout_ms:
+            if self._ear.quiet_ms >= self._eot_timeout_ms:
                 return self._end(say, "timeout")
-        elif self._wants_eager(say) and self._quiet_ms >= self._pace.eager_quiet_ms:
+        elif self._wants_eager(say) and self._ear.quiet_ms >= self._pace.eager_quiet_ms:
             self._phase = _Phase.PENDING
             self._words = total - 1 if say.ending is Ending.RESUMED else total
             return [self._info(say, "EagerEndOfTurn")]
-        elif self._quiet_ms >= self._pace.end_quiet_ms:
+        elif self._ear.quiet_ms >= self._pace.end_quiet_ms:
             return self._end(say, "model")
         return []
 
@@ -173,13 +145,13 @@ class FluxEngine:
         return self._eager and not self._resumed and say.ending in (Ending.EAGER, Ending.RESUMED)
 
     def _pending(self, say: Say) -> list[dict[str, object]]:
-        scripted = say.ending is Ending.RESUMED and self._quiet_ms >= self._pace.resume_quiet_ms
-        if self._quiet_ms == 0 or scripted:
+        scripted = say.ending is Ending.RESUMED and self._ear.quiet_ms >= self._pace.resume_quiet_ms
+        if self._ear.quiet_ms == 0 or scripted:
             self._phase = _Phase.SPEAKING
             self._resumed = scripted
             self._words = len(say.text.split())
             return [self._info(say, "TurnResumed")]
-        return self._end(say, "model") if self._quiet_ms >= self._pace.end_quiet_ms else []
+        return self._end(say, "model") if self._ear.quiet_ms >= self._pace.end_quiet_ms else []
 
     def _end(self, say: Say, trigger: str) -> list[dict[str, object]]:
         if trigger != "manual":
@@ -187,8 +159,9 @@ class FluxEngine:
         ended = self._info(say, "EndOfTurn") | {"trigger": trigger}
         self._phase = _Phase.IDLE
         self._turn_index += 1
-        self._turn_start = self._now
-        self._words = self._loud_ms = self._quiet_ms = 0
+        self._turn_start = self._ear.now_ms
+        self._words = 0
+        self._ear.rest()
         self._script.use_up()
         return [ended]
 
@@ -205,7 +178,7 @@ class FluxEngine:
             "event": event,
             "turn_index": self._turn_index,
             "audio_window_start": self._turn_start / 1000,
-            "audio_window_end": self._now / 1000,
+            "audio_window_end": self._ear.now_ms / 1000,
             "transcript": " ".join(said),
             "words": [self._word(say, place, word) for place, word in enumerate(said) if say],
             "end_of_turn_confidence": {"EndOfTurn": 0.83, "EagerEndOfTurn": 0.56}.get(event, 0.05),
@@ -218,19 +191,3 @@ class FluxEngine:
         start = (self._turn_start + place * self._pace.word_ms) / 1000
         times = {"start": start, "end": start + self._pace.word_ms / 1000} if say.word_times else {}
         return {"word": word, "confidence": say.confidence, **times}
-
-
-def _mulaw_levels() -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """ITU-T G.711: code → sample on the 16-bit scale."""
-    code = ~np.arange(256, dtype=np.int64) & 0xFF
-    magnitude = (((code & 0x0F) << 3) + 0x84 << (code >> 4 & 0x07)) - 0x84
-    return np.where(code & 0x80, -magnitude, magnitude).astype(np.float64)
-
-
-_MULAW = _mulaw_levels()
-
-
-def loudness(frame: bytes, *, mulaw: bool) -> float:
-    """RMS of one frame on the 16-bit scale."""
-    samples = _MULAW[np.frombuffer(frame, np.uint8)] if mulaw else np.frombuffer(frame, "<i2").astype(np.float64)
-    return float(np.sqrt(np.mean(samples * samples)))
