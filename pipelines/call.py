@@ -13,13 +13,14 @@ import msgspec
 import structlog
 
 from pipelines.attention import Attention
+from pipelines.barge_in import BargeIn
 from pipelines.events import CallEvents, EventSink
 from pipelines.ids import new_id
 from pipelines.listening.ears import Ears
-from pipelines.listening.turn import NEW_TURN_PLAYED_MS, Output, ResumeBot, StopBot, TurnMachine
+from pipelines.listening.turn import Output, ResumeBot, StopBot, TurnMachine
 from pipelines.parts import CallFacts, CallParts
 from pipelines.session import Organs, Session
-from pipelines.speaking.mouth import Mouth, Silenced
+from pipelines.speaking.mouth import Mouth
 from pipelines.speaking.music import Music
 from pipelines.speaking.orders import Orders
 from pipelines.speaking.utterance import Origin, Utterance
@@ -97,13 +98,11 @@ class Call:
         self._dialogue = Dialogue(config, self._session.model, self, parts.clock)
         self._memory = MemoryDesk(self._dialogue, config.prompt, self.events)
         self._watch = SessionWatch(config.limits, self.events, self._is_busy, lambda: self._mouth.busy)
+        self._barge_in = BargeIn(self._machine, self._ears, self._mouth, self._dialogue)
         self._organs = Organs(self._machine, self._ears, self._mouth, self._dialogue, self._watch)
         self._started_at = 0.0
         self._digits = ""
         self._spoke = False
-        self._cut: Silenced | None = None
-        """What an interruption cut off, until it is known whether words followed."""
-        self._resumed = False
         self._over = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
 
@@ -223,9 +222,9 @@ class Call:
         """Turn events and directives."""
         for output in outputs:
             if isinstance(output, StopBot):
-                self._stop_bot()
+                self._barge_in.stop(resume_false=self._session.config.interruption.resume_false)
             elif isinstance(output, ResumeBot):
-                self._resume_bot()
+                self._barge_in.resume()
             elif isinstance(output, CallEvent):
                 self.events.publish(output)
                 self._follow(output)
@@ -318,33 +317,6 @@ class Call:
         speaking = self._mouth.busy or self._machine.user_speaking
         return speaking or self._dialogue.busy or self._attention.away
 
-    def _stop_bot(self) -> None:
-        silenced = self._mouth.barge_in()
-        played = silenced.played_ms
-        self._dialogue.interrupted()
-        wanted = self._session.config.interruption.resume_false and not self._resumed
-        self._cut = silenced if wanted and silenced.rest else None
-        self._machine.bot_stopped(
-            self._ears.now_ms,
-            NEW_TURN_PLAYED_MS if played is None else played,
-            resumable=self._cut is not None,
-        )
-        self._ears.flush()
-
-    def _resume_bot(self) -> None:
-        """A cough stopped the bot: say the rest, once a turn. What was heard before belongs to the record after all."""
-        cut, self._cut = self._cut, None
-        if cut is None:
-            return
-        self._resumed = True
-        self._dialogue.history.assistant_heard(cut.message_id, cut.heard)
-        rest = Utterance(new_id("msg"), "", Origin.GREETING, remembered=True)
-        rest.announced_text = cut.rest
-        rest.write(cut.rest)
-        rest.close()
-        self._mouth.enqueue(rest)
-        self._log.info("false_interruption_resumed")
-
     def _follow(self, event: CallEvent) -> None:
         """What a turn event means for replies, dialogue and limits."""
         now = self._clock.now()
@@ -357,7 +329,7 @@ class Call:
                 self._orders.replies.announced(event.message_id)
                 self._dialogue.prepare(event.message_id)
             case TurnEnd():
-                self._resumed = False
+                self._barge_in.turn_ended()
                 self._orders.replies.announced(event.message_id)
                 self._dialogue.answer(event.message_id)
                 self._mouth.beat(now)

@@ -22,6 +22,7 @@ from msgspec import UNSET
 
 from pipelines.listening.backchannel import real_words
 from pipelines.listening.interruption import InterruptionGate
+from pipelines.listening.turn_text import TurnText
 from wire.events import (
     CallEvent,
     EagerTurn,
@@ -105,11 +106,7 @@ class TurnMachine:
         self._speech_open = False
         self._turn_open = False
         self._turn_spoken = False
-        self._prefix = ""
-        self._finals: list[str] = []
-        self._interim = ""
-        self._confidence = 1.0
-        self._language: str | None = None
+        self._words = TurnText()
         self._message_id = ""
         self._announced: str | None = None
         self._eager = False
@@ -131,22 +128,17 @@ class TurnMachine:
     @property
     def text(self) -> str:
         """The turn's words so far, interim ones included."""
-        return _join(self._prefix, *self._finals, self._interim)
-
-    @property
-    def confirmed_text(self) -> str:
-        """The turn's final words so far."""
-        return _join(self._prefix, *self._finals)
+        return self._words.whole
 
     @property
     def fresh_text(self) -> str:
         """Words that were said since the last message was announced or the turn began."""
-        return _join(*self._finals, self._interim)
+        return self._words.fresh
 
     @property
     def words_settled(self) -> bool:
         """True when there are new words and none of them may still change."""
-        return bool(self._finals) and not self._interim
+        return self._words.settled
 
     @property
     def user_has_floor(self) -> bool:
@@ -186,18 +178,15 @@ class TurnMachine:
 
     def interim(self, text: str, confidence: float, language: str | None) -> None:
         """The words since the last final ones, as they look now."""
-        if text == self._interim:
-            return
-        self._interim = text
-        self._note(confidence, language)
-        self._speaking_event()
+        if self._words.interim(text):
+            self._note(confidence, language)
+            self._speaking_event()
 
     def final(self, text: str, confidence: float, language: str | None) -> None:
         """These words will not change any more."""
-        self._interim = ""
+        self._words.final(text)
         if not text:
             return
-        self._finals.append(text)
         self._note(confidence, language)
         if self._announced != self.text:
             self._speaking_event()
@@ -256,7 +245,7 @@ class TurnMachine:
         """Nothing was said: noise. A turn without words leaves no trace; one that had words is announced again,
         because whoever was answering it has been told to stop."""
         self.speech_ended()
-        self._interim = ""
+        self._words.interim("")
         resume, self._resumable = self._resumable, False
         if resume:
             self._out.append(ResumeBot())
@@ -279,7 +268,7 @@ class TurnMachine:
             self.overlapping = self.user_has_floor
             if self.state is not TurnState.IDLE and not self.overlapping:
                 # What was said is being answered; words from here on belong to whatever comes next.
-                self._park_text()
+                self._words.park()
             self.state = TurnState.BOT_SPEAKING
             self.rules.gate.reset(self.fresh_text)
         self._bot_since_ms = now
@@ -296,32 +285,31 @@ class TurnMachine:
         self.state = TurnState.IDLE
         self._turn_open = False
         if leftover or (was_overlapping and self._speech_open):
-            finals, interim = self._finals, self._interim
+            fresh = self._words.take_fresh()
             self._new_turn()
-            self._finals, self._interim = finals, interim
+            self._words.give_fresh(fresh)
             self.state = TurnState.LISTENING
-            self._start_speech(now, self._confidence)
+            self._start_speech(now, self._words.confidence)
             if leftover:
                 self._speaking_event()
         else:
-            self._clear_text()
+            self._words.drop_fresh()
 
     def bot_stopped(self, now: int, played_ms: int, *, resumable: bool = False) -> None:
         """The bot fell silent because of `StopBot`; `played_ms` of its message were heard. If no words follow and it
         is `resumable`, it is asked to go on."""
-        finals, interim = self._finals, self._interim
-        self._clear_text()
+        fresh = self._words.take_fresh()
         self._leave_bot()
         if played_ms < NEW_TURN_PLAYED_MS and self._turn_open:
             self._continue()
         else:
             self._out.append(TurnContinued(turn_id=max(1, self.turn_id), timestamp=0.0))
             self._new_turn()
-        self._finals, self._interim = finals, interim
-        self._resumable = resumable and not (finals or interim)
+        self._words.give_fresh(fresh)
+        self._resumable = resumable and not fresh
         self.state = TurnState.LISTENING
-        self._start_speech(now, self._confidence)
-        if finals or interim:
+        self._start_speech(now, self._words.confidence)
+        if fresh:
             self._speaking_event()
 
     # --- overlap, told by a front-end while the bot is audible ---
@@ -334,11 +322,9 @@ class TurnMachine:
     def overlap_words(self, now: int, *, interim: str | None = None, final: str | None = None) -> None:
         """Words the user said over the bot; they belong to nothing until the bot stops or finishes."""
         if final is not None:
-            self._interim = ""
-            if final:
-                self._finals.append(final)
+            self._words.final(final)
         if interim is not None:
-            self._interim = interim
+            self._words.interim(interim)
         self.rules.gate.text(self.fresh_text, now - self._bot_since_ms, greeting=self._greeting)
         self._judge(now)
 
@@ -347,7 +333,7 @@ class TurnMachine:
         self.overlapping = False
         self._speech_open = False
         if not self._overlap_words():
-            self._clear_text()
+            self._words.drop_fresh()
         self.rules.gate.reset(self.fresh_text)
 
     def reset(self) -> None:
@@ -356,7 +342,7 @@ class TurnMachine:
         if self.user_has_floor:
             self.state = TurnState.IDLE
             self._turn_open = False
-        self._clear_text()
+        self._words.drop_fresh()
 
     # --- inside ---
 
@@ -379,8 +365,7 @@ class TurnMachine:
         self.turn_id += 1
         self._turn_open = True
         self._turn_spoken = False
-        self._prefix = ""
-        self._clear_text()
+        self._words.begin()
         self._next_message()
 
     def _next_message(self) -> None:
@@ -391,16 +376,8 @@ class TurnMachine:
     def _continue(self) -> None:
         """Replies so far are obsolete; the words stay and the next message repeats them under a new id."""
         self._out.append(TurnContinued(turn_id=self.turn_id, timestamp=0.0))
-        self._park_text()
+        self._words.park()
         self._next_message()
-
-    def _park_text(self) -> None:
-        self._prefix = self.text
-        self._clear_text()
-
-    def _clear_text(self) -> None:
-        self._finals = []
-        self._interim = ""
 
     def _start_speech(self, started_ms: int, confidence: float) -> None:
         if self._speech_open and self._out and isinstance(self._out[-1], SpeechStarted):
@@ -414,8 +391,7 @@ class TurnMachine:
 
     def _note(self, confidence: float, language: str | None) -> None:
         self._resumable = self._resumable and not self.fresh_text
-        self._confidence = confidence
-        self._language = language or self._language
+        self._words.note(confidence, language)
 
     def _speaking_event(self) -> None:
         if self.state not in (TurnState.LISTENING, TurnState.ANALYZING) or not self.text:
@@ -425,8 +401,8 @@ class TurnMachine:
                 message_id=self._message_id,
                 turn_id=self.turn_id,
                 text=self.text,
-                confidence=self._confidence,
-                confirmed_text=self.confirmed_text or UNSET,
+                confidence=self._words.confidence,
+                confirmed_text=self._words.confirmed or UNSET,
             )
         )
 
@@ -442,15 +418,11 @@ class TurnMachine:
                 message_id=self._message_id,
                 turn_id=self.turn_id,
                 text=self.text,
-                confidence=self._confidence,
-                language=self._language or UNSET,
+                confidence=self._words.confidence,
+                language=self._words.language or UNSET,
                 lag_ms=self._latency(now),
             )
         )
 
     def _latency(self, now: int) -> int:
         return max(0, now - self.last_voice_ms)
-
-
-def _join(*parts: str) -> str:
-    return " ".join(part for part in parts if part)
