@@ -16,8 +16,9 @@ from pipelines.attention import Attention
 from pipelines.barge_in import BargeIn
 from pipelines.events import CallEvents, EventSink
 from pipelines.ids import new_id
+from pipelines.listening.directives import Output, ResumeBot, StopBot
 from pipelines.listening.ears import Ears
-from pipelines.listening.turn import Output, ResumeBot, StopBot, TurnMachine
+from pipelines.listening.turn import TurnMachine
 from pipelines.parts import CallFacts, CallParts
 from pipelines.session import Organs, Session
 from pipelines.speaking.mouth import Mouth

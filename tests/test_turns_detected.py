@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from pipelines.listening.detected import DetectedTurns
+from pipelines.listening.directives import AskFinal, AskModel, Output, StopBot
 from pipelines.listening.interruption import InterruptionGate
-from pipelines.listening.turn import AskFinal, AskModel, Output, StopBot, TurnMachine, TurnRules, TurnState
+from pipelines.listening.turn import TurnMachine, TurnRules, TurnState
 from providers.base import Transcript, VadFrame
 from wire.config import InterruptionConfig, TurnConfig, TurnMode, VadConfig
 from wire.events import CallEvent

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from pipelines.listening.directives import Output, StopBot
 from pipelines.listening.interruption import InterruptionGate
 from pipelines.listening.native import NativeTurns
-from pipelines.listening.turn import Output, StopBot, TurnMachine, TurnRules
+from pipelines.listening.turn import TurnMachine, TurnRules
 from providers.base import NativeTurn, TurnMoment
 from wire.config import InterruptionConfig
 from wire.events import CallEvent
@@ -85,7 +86,7 @@ def test_a_turn_with_an_eager_end_keeps_its_message_id() -> None:
         "eager.turn",
         "turn.end",
     ]
-    ids = {event.message_id for event in call.events() if hasattr(event, "message_id")}  # pyright: ignore[reportAttributeAccessIssue]
+    ids: set[str] = {getattr(event, "message_id", "") for event in call.events()} - {""}
     assert len(ids) == 1
     assert call.last("turn.end")["latency_ms"] == 300
 

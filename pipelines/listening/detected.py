@@ -7,8 +7,9 @@ pauses it until the user goes on or `max_silence_ms` have passed. In `silence` m
 
 from __future__ import annotations
 
+from pipelines.listening.directives import AskFinal, AskModel, Output
 from pipelines.listening.interruption import volume
-from pipelines.listening.turn import AskFinal, AskModel, Output, TurnMachine, TurnState
+from pipelines.listening.turn import TurnMachine, TurnState
 from pipelines.listening.voice import Voice
 from providers.base import Transcript, VadFrame
 from wire.config import TurnConfig, TurnMode, VadConfig

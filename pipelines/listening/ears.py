@@ -17,8 +17,8 @@ from pipelines.audio.convert import Converter
 from pipelines.audio.levels import energy_db
 from pipelines.clock import Clock
 from pipelines.listening.detected import DetectedTurns
+from pipelines.listening.directives import AskFinal, AskModel, Output
 from pipelines.listening.native import NativeTurns
-from pipelines.listening.turn import AskFinal, AskModel, Output
 from providers.base import (
     AudioFormat,
     Encoding,

@@ -7,7 +7,8 @@ cannot know is the bot: speech over the bot is judged by the interruption gate, 
 from __future__ import annotations
 
 from pipelines.listening.backchannel import real_words
-from pipelines.listening.turn import Output, TurnMachine, TurnState
+from pipelines.listening.directives import Output
+from pipelines.listening.turn import TurnMachine, TurnState
 from providers.base import NativeTurn, TurnMoment
 
 VOICE_DB = -45.0

@@ -21,10 +21,10 @@ from enum import Enum, auto
 from msgspec import UNSET
 
 from pipelines.listening.backchannel import real_words
+from pipelines.listening.directives import Output, ResumeBot, StopBot
 from pipelines.listening.interruption import InterruptionGate
 from pipelines.listening.turn_text import TurnText
 from wire.events import (
-    CallEvent,
     EagerTurn,
     SpeechEnded,
     SpeechStarted,
@@ -48,31 +48,6 @@ class TurnState(Enum):
     ANALYZING = auto()
     BOT_PENDING = auto()
     BOT_SPEAKING = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class StopBot:
-    """The user takes the floor: silence the bot, then report with `bot_stopped`."""
-
-
-@dataclass(frozen=True, slots=True)
-class ResumeBot:
-    """What stopped the bot was no words after all: it may go on from the word after the last one heard."""
-
-
-@dataclass(frozen=True, slots=True)
-class AskFinal:
-    """The user went quiet: the recogniser should say what it has."""
-
-
-@dataclass(frozen=True, slots=True)
-class AskModel:
-    """Judge the sound of the turn; answer with `DetectedTurns.verdict(silence, …)`."""
-
-    silence: int
-
-
-Output = CallEvent | StopBot | ResumeBot | AskFinal | AskModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,11 +225,9 @@ class TurnMachine:
         if resume:
             self._out.append(ResumeBot())
         if self.text:
-            if resume:
-                self.state = TurnState.BOT_PENDING
-                self._ended_ms = now
-            else:
+            if not resume:
                 self.end(now, 0.5)
+            self.state, self._ended_ms = TurnState.BOT_PENDING, now
             return
         self.turn_id -= 1
         self._turn_open = False
