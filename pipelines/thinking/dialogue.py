@@ -51,13 +51,15 @@ class Stage(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Answer:
-    """One answer on its way. `wanted` turns False when the user went on while its tools were running."""
+    """One answer on its way. `wanted` turns False when the user went on while its tools were running; `thought` means
+    that the model has no more to say."""
 
     message_id: str
     released: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
     running_tools: bool = False
     wanted: bool = True
+    thought: bool = False
 
 
 class Dialogue:
@@ -116,6 +118,7 @@ class Dialogue:
         self.prepare(message_id)
         if self._answer is not None:
             self._answer.released.set()
+            self._settle(self._answer)
 
     def interrupted(self) -> None:
         """The user went on: no answer to what was said so far."""
@@ -180,11 +183,17 @@ class Dialogue:
                     break
         except ProviderError as error:
             log.warning("model_failed", vendor=error.vendor, code=error.code, error=str(error))
+            await answer.released.wait()
             self._stage.publish(LlmError(error="The language model failed", code=error.code))
         finally:
             self.history.forget_ephemeral()
-            if self._answer is answer:
-                self._answer = None
+            answer.thought = True
+            self._settle(answer)
+
+    def _settle(self, answer: _Answer) -> None:
+        """Forget an answer that is complete; one thought of too early stays, so that nobody thinks of it again."""
+        if answer.thought and answer.released.is_set() and self._answer is answer:
+            self._answer = None
 
     async def _generate(self, answer: _Answer, model: LanguageModel, *, last: bool) -> tuple[ToolCall, ...]:
         """One answer of the model: its words go to the mouth as they come, its tool calls are returned."""
