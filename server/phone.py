@@ -149,14 +149,18 @@ class Phone:
         call_id, to, caller = form.get("CallSid", ""), form.get("To", ""), form.get("From", "")
         if not call_id or not to:
             return twiml.reject()
-        if self._closing.is_set() or self._is_full():
-            log.warning("call_refused", call_id=call_id, reason="capacity")
-            return twiml.reject("busy")
+        refusal = self._refusal(call_id)
+        if refusal is not None:
+            return refusal
         routed = await self._router.route_soon(to, caller, AGENT_PATIENCE)
         if isinstance(routed, Nobody):
             log.info("call_unanswered", call_id=call_id, reason=routed.reason)
             message = self._rules.no_agent_message
             return twiml.say_and_hang_up(message) if message else twiml.reject()
+        # Others may have rung while this one waited for its agent.
+        refusal = self._refusal(call_id)
+        if refusal is not None:
+            return refusal
         try:
             expected = self._expect(call_id, caller, to, routed)
         except (ConfigError, ProviderError) as error:
@@ -177,9 +181,17 @@ class Phone:
         if call is not None:
             asyncio.get_running_loop().call_later(SAFETY_NET_SECONDS, call.end, "hangup")
 
-    def _is_full(self) -> bool:
+    def _refusal(self, call_id: str) -> str | None:
+        """Why no call of that id can begin now, as TwiML; None when it can."""
+        if self._registry.calls.find(call_id) is not None:
+            log.warning("call_refused", call_id=call_id, reason="already_live")
+            return twiml.reject()
         limit = self._rules.max_calls
-        return limit > 0 and len(self._calls) + len(self._expected) >= limit
+        others = len(self._calls) + len(self._expected) - (call_id in self._expected)
+        if self._closing.is_set() or 0 < limit <= others:
+            log.warning("call_refused", call_id=call_id, reason="capacity")
+            return twiml.reject("busy")
+        return None
 
     def _expect(self, call_id: str, caller: str, to: str, routed: Routed) -> _Expected:
         again = self._expected.get(call_id)
@@ -227,7 +239,7 @@ class Phone:
     def admit(self, start: StreamStart) -> MediumSink | None:
         """A media stream says which call it is; its secret counts once."""
         expected = self._expected.get(start.call_id)
-        if expected is None or not hmac.compare_digest(expected.secret, start.key):
+        if expected is None or not hmac.compare_digest(expected.secret.encode(), start.key.encode()):
             return None
         self._take(expected)
         config = expected.config
@@ -266,6 +278,9 @@ class Phone:
         try:
             with self._metrics.call():
                 await call.run()
+        except Exception:
+            # The root of a call: its fault must not take the others with it.
+            log.exception("call_failed", call_id=call.call_id)
         finally:
             self._calls.discard(call)
             self._registry.calls.remove(call.call_id)
@@ -273,13 +288,21 @@ class Phone:
 
 async def _warm(voice: TextToSpeech, model: LanguageModel | None) -> None:
     """Make the first words fast. Failing here is not an error: the call will tell."""
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(voice.warm())
-        if model is not None:
-            tasks.create_task(model.warm())
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(voice.warm())
+            if model is not None:
+                tasks.create_task(model.warm())
+    except Exception:
+        # The root of this task: an engine's fault must not take other calls with it.
+        log.exception("warming_failed")
 
 
 async def _release(expected: _Expected) -> None:
     if expected.warming is not None:
         expected.warming.cancel()
-    await expected.voice.aclose()
+    try:
+        await expected.voice.aclose()
+    except Exception:
+        # As above.
+        log.exception("release_failed", call_id=expected.facts.call_id)
