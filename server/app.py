@@ -73,8 +73,8 @@ class Gateway:
 
     def accept_stream(self, request: WSUpgradeRequest, peer: str) -> WSListener | WSUpgradeResponseWithListener | None:
         """A handshake on the media path."""
-        token = self._carrier_token()
-        return StreamDoor(self.phone.admit, self.stream_url, token)(request, peer)
+        token, validate = self._carrier_token(), self.settings.twilio_validate_signature
+        return StreamDoor(self.phone.admit, self.stream_url, token, validate=validate)(request, peer)
 
     def carrier_door(self) -> CarrierDoor:
         """Who may call the carrier's webhooks."""
