@@ -64,11 +64,12 @@ class Orders:
             return
         utterance = self._admit(command.message_id, command.in_reply_to, remembered=command.add_to_history)
         if utterance is not None:
-            self._streams[utterance.message_id] = utterance
+            # By the id that its chunks will bear, were it empty.
+            self._streams[command.message_id] = utterance
 
     def _chunk(self, command: BotReplyStream) -> None:
         stream = self._streams.get(command.message_id)
-        if stream is None and not self.replies.knows(command.message_id):
+        if stream is None and command.message_id and not self.replies.knows(command.message_id):
             # Tokens of a stream that was never started: taken as an unconditional one.
             self._start(BotReplyStream(call_id=command.call_id, message_id=command.message_id, action="start"))
             stream = self._streams.get(command.message_id)
