@@ -77,6 +77,14 @@ class Agent:
                 self._more.clear()
                 await self._more.wait()
 
+    async def told(self, call_id: str, event: str, patience: float = PATIENCE) -> Frame:
+        """The first frame of that kind about that call, be it here already or not: for several calls at once."""
+        async with asyncio.timeout(patience):
+            while (frame := next((f for f in self.of_call(call_id) if f["event"] == event), None)) is None:
+                self._more.clear()
+                await self._more.wait()
+        return frame
+
     async def ask(self, event: str, answer: str, **fields: object) -> Frame:
         await self.send(event, **fields)
         return await self.wait(answer)
