@@ -27,10 +27,10 @@ from wire.config import ElevenLabsVoice
 
 log = structlog.get_logger(__name__)
 
-FIRST_AUDIO_S = 3.0
+FIRST_AUDIO_S = 2.0
 """From the first flushed text to the first audio."""
-SILENCE_S = 5.0
-"""Between two pieces of audio while more is owed."""
+SILENCE_S = 1.2
+"""Between two pieces of audio while more is owed: what was sent ahead hides most of it from the caller."""
 PATIENCE_S = 1.0
 """The longest `retry-after` that is waited for while a caller listens to silence."""
 RETRY_S = 0.25

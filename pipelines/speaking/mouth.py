@@ -20,7 +20,7 @@ from pipelines.events import CallEvents
 from pipelines.medium import Medium
 from pipelines.speaking.playout import Audio, Playout
 from pipelines.speaking.synthesis import Synthesis
-from pipelines.speaking.utterance import Origin, Stage, Utterance
+from pipelines.speaking.utterance import ALL_MS, Origin, Stage, Utterance
 from providers.base import TextToSpeech
 from providers.errors import ProviderError
 from wire.events import BotFinished, BotInterrupted, BotSpeaking, BotWord, MessageConfirmed
@@ -212,6 +212,7 @@ class Mouth:
         try:
             await self._synthesis.speak(utterance)
         except ProviderError as error:
+            utterance.failed = True
             self._listener.on_mouth_trouble(error)
         utterance.synthesised = True
         if utterance is self._playing:
@@ -287,8 +288,9 @@ class Mouth:
     def _finish(self, utterance: Utterance) -> None:
         """All of it was heard."""
         duration = self._playout.heard_ms(utterance.message_id, self._clock.now())
-        self._publish_words(utterance, 2**31)
-        self._confirm(utterance, utterance.text)
+        self._publish_words(utterance, ALL_MS)
+        heard = utterance.words.heard_text(ALL_MS) if utterance.failed else utterance.text
+        self._confirm(utterance, heard)
         self._playing = None
         utterance.move(Stage.OVER)
         self._events.publish(BotFinished(message_id=utterance.message_id, text=utterance.text, duration_ms=duration))

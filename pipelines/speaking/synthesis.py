@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
 from pipelines.audio.convert import Converter
 from pipelines.audio.resample import Quality
 from pipelines.speaking.utterance import Utterance
-from providers.base import AudioFormat, SpeechChunk, SpeechStream, TextToSpeech
+from providers.base import AudioFormat, SpeechChunk, SpeechStream, TextToSpeech, TimedWord
 from providers.errors import ProviderError
 
 log = structlog.get_logger(__name__)
@@ -29,7 +30,18 @@ class Synthesis:
         self._on_audio = on_audio
 
     async def speak(self, utterance: Utterance) -> None:
-        """Run until all speech of the utterance was handed over. Raises ProviderError; cancel to stop."""
+        """Run until all speech of the utterance was handed over; a voice that fails on the way is asked once more for
+        the rest. Raises ProviderError; cancel to stop."""
+        try:
+            await self._speak(utterance)
+        except ProviderError as error:
+            if not error.retryable:
+                raise
+            log.warning("speech_resumed", vendor=error.vendor, error=str(error), spoken_ms=round(utterance.spoken_ms))
+            utterance.start_over()
+            await self._speak(utterance)
+
+    async def _speak(self, utterance: Utterance) -> None:
         pieces = utterance.pieces()
         first = await anext(pieces, None)
         if first is None:
@@ -47,8 +59,9 @@ class Synthesis:
                 raise
             raise _first(failures) from None
         finally:
-            async with asyncio.timeout(CANCEL_SECONDS):
-                await stream.cancel()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CANCEL_SECONDS):
+                    await stream.cancel()
 
     async def _drain(self, utterance: Utterance, stream: SpeechStream) -> None:
         converter = Converter(self._voice.output, self._line, Quality.WHOLE)
@@ -56,14 +69,21 @@ class Synthesis:
             self._take(utterance, chunk, converter)
         tail = converter.flush()
         if tail:
-            self._on_audio(utterance, tail)
+            self._give(utterance, tail)
 
     def _take(self, utterance: Utterance, chunk: SpeechChunk, converter: Converter) -> None:
         if chunk.words:
-            utterance.words.add(chunk.words)
+            from_ms = round(utterance.from_ms)
+            utterance.words.add(
+                [TimedWord(word.word, word.start_ms + from_ms, word.end_ms + from_ms) for word in chunk.words]
+            )
         audio = converter.convert(chunk.audio)
         if audio:
-            self._on_audio(utterance, audio)
+            self._give(utterance, audio)
+
+    def _give(self, utterance: Utterance, audio: bytes) -> None:
+        utterance.spoken_ms += self._line.duration_ms(len(audio))
+        self._on_audio(utterance, audio)
 
 
 async def _push_rest(stream: SpeechStream, utterance: Utterance) -> None:

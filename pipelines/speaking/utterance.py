@@ -29,6 +29,9 @@ class Stage(Enum):
     OVER = auto()
 
 
+ALL_MS = 2**31
+"""Later than any word."""
+
 _NEXT = {
     Stage.QUEUED: {Stage.SYNTHESISING, Stage.OVER},
     Stage.SYNTHESISING: {Stage.PLAYING, Stage.OVER},
@@ -56,8 +59,14 @@ class Utterance:
         """Speech that may not be played yet, in the line's format."""
         self.synthesised = False
         """All speech that will ever come is here."""
+        self.failed = False
+        """The voice gave up: there is speech for the beginning of the text only."""
         self.task: asyncio.Task[None] | None = None
         self.queued_at = 0.0
+        self.spoken_ms = 0.0
+        """How much speech there is so far."""
+        self.from_ms = 0.0
+        """Where the words of the present attempt to speak it begin."""
         self._sentences = Sentences()
         self._pieces: deque[str] = deque()
         self._closed = False
@@ -103,6 +112,17 @@ class Utterance:
                 return
             self._more.clear()
             await self._more.wait()
+
+    def start_over(self) -> None:
+        """The voice failed in the middle: what has no speech yet is to be spoken again, after what has."""
+        self.from_ms = self.spoken_ms
+        rest = self.text.removeprefix(self.words.heard_text(ALL_MS))
+        self._pieces.clear()
+        self._sentences = Sentences()
+        self._add(self._sentences.push(rest))
+        if self._closed:
+            self._add(self._sentences.flush())
+            self._more.set()
 
     def _add(self, pieces: list[str]) -> None:
         for piece in pieces:
