@@ -1,0 +1,77 @@
+"""Every run leaves in var/proofs.json what its tests proved; `make features` reads it (scripts/features.py)."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TypedDict, cast
+
+import pytest
+
+PROOFS = Path("var", "proofs.json")
+_WORST_FIRST = ("failed", "skipped", "passed")
+
+
+class Proof(TypedDict):
+    """A test that marks something, and how it ended: passed, failed or skipped."""
+
+    id: str
+    proves: list[str]
+    outcome: str
+
+
+class ProofWriter:
+    """Collects proofs from the reports, which xdist's workers send here with the tests' user properties."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._path = config.rootpath / PROOFS
+        self._proofs: dict[str, Proof] = {}
+
+    @pytest.hookimpl
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        ids = cast("list[str]", dict(report.user_properties).get("proves"))
+        if not ids:
+            return
+        proof = self._proofs.setdefault(report.nodeid, Proof(id=report.nodeid, proves=ids, outcome="passed"))
+        # A test whose set-up or tear-down fails proves nothing either.
+        proof["outcome"] = min(proof["outcome"], report.outcome, key=_WORST_FIRST.index)
+
+    @pytest.hookimpl
+    def pytest_sessionfinish(self) -> None:
+        if self._config.option.collectonly or not self._proofs:
+            return
+        proofs = self._proofs if self._whole else {**self._before(), **self._proofs}
+        part = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps({"tests": [proofs[name] for name in sorted(proofs)]}, indent=1) + "\n")
+            part.replace(self._path)
+        except OSError as error:
+            self._config.issue_config_time_warning(pytest.PytestWarning(f"proofs not kept: {error}"), stacklevel=2)
+
+    @property
+    def _whole(self) -> bool:
+        """Were all tests asked for? Proofs of a part are added to those of before."""
+        named = self._config.args_source is not pytest.Config.ArgsSource.TESTPATHS
+        option = self._config.option
+        return not (named or option.keyword or option.markexpr or getattr(option, "lf", False))
+
+    def _before(self) -> dict[str, Proof]:
+        try:
+            stored = cast("list[Proof]", json.loads(self._path.read_text())["tests"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+        return {proof["id"]: proof for proof in stored}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(ProofWriter(config), "proofs")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    ids = [str(one) for mark in item.iter_markers("proves") for one in mark.args]
+    if ids:
+        item.user_properties.append(("proves", ids))
