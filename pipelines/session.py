@@ -21,7 +21,7 @@ from pipelines.watch import SessionWatch
 from providers.base import SpeechToText, TextToSpeech
 from providers.errors import ProviderError
 from wire.commands import SessionConfigure
-from wire.config import CallConfig, TurnMode
+from wire.config import CallConfig, FluxStt, TurnMode
 from wire.errors import ConfigError
 from wire.events import SessionConfigured
 
@@ -76,7 +76,8 @@ class Session:
             return parts.open_stt(config.stt)
 
         if config.turn.mode is TurnMode.NATIVE:
-            return EarsParts(parts.medium.audio, open_stt, NativeTurns(machine, config.language))
+            sure = config.stt.min_confidence if isinstance(config.stt, FluxStt) else None
+            return EarsParts(parts.medium.audio, open_stt, NativeTurns(machine, config.language, sure or 0.0))
         detected = DetectedTurns(machine, config.turn, config.vad)
         return EarsParts(parts.medium.audio, open_stt, detected, parts.vad, parts.turn_model)
 

@@ -163,3 +163,11 @@ def test_reports_of_a_turn_that_has_ended_are_ignored() -> None:
     call.turns.turn(NativeTurn(TurnMoment.UPDATE, "late", 0))
     assert call.turns.take() == []
     assert call.names() == before
+
+
+def test_words_that_are_not_sure_enough_were_not_said() -> None:
+    rules = TurnRules(language="en", gate=InterruptionGate(InterruptionConfig(), "en"), new_id=lambda: "u1")
+    call = Line(NativeTurns(TurnMachine(rules), "en", min_confidence=0.95))
+    call.voice(500).say(TurnMoment.START, "mumble").say(TurnMoment.EAGER_END, "mumble").say(TurnMoment.END, "mumble")
+    assert "turn.end" not in call.names()
+    assert "user.message" not in call.names()

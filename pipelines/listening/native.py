@@ -6,6 +6,8 @@ cannot know is the bot: speech over the bot is judged by the interruption gate, 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pipelines.listening.backchannel import real_words
 from pipelines.listening.directives import Output
 from pipelines.listening.turn import TurnMachine, TurnState
@@ -21,9 +23,11 @@ EMPTY_WAIT_MS = 1500
 class NativeTurns:
     """Feeds a `TurnMachine` from a recogniser with turns of its own."""
 
-    def __init__(self, machine: TurnMachine, language: str) -> None:
+    def __init__(self, machine: TurnMachine, language: str, min_confidence: float = 0.0) -> None:
+        """Turns whose words are less sure than `min_confidence` were not said."""
         self.machine = machine
         self._language = language
+        self._min_confidence = min_confidence
         self._ended_index = -1
         self._open_index = -1
         self._talking = False
@@ -79,6 +83,10 @@ class NativeTurns:
         """A report of the recogniser."""
         if report.turn_index <= self._ended_index:
             return
+        if report.moment in (TurnMoment.EAGER_END, TurnMoment.END) and report.confidence < self._min_confidence:
+            if report.moment is TurnMoment.EAGER_END:
+                return
+            report = replace(report, text="")
         if report.moment is TurnMoment.END:
             self._ended_index = report.turn_index
             self._talking = False

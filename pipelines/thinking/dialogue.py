@@ -19,6 +19,7 @@ from pipelines.clock import Clock
 from pipelines.ids import new_id
 from pipelines.speaking.utterance import Origin, Utterance
 from pipelines.thinking.history import History
+from pipelines.thinking.phrases import apology
 from pipelines.thinking.prompt import Prompt
 from pipelines.thinking.tools import ToolRounds
 from providers.base import Generation, LanguageModel, TextDelta, ToolCall, ToolCalls
@@ -58,6 +59,7 @@ class _Answer:
     released: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
     running_tools: bool = False
+    spoke: bool = False
     wanted: bool = True
     thought: bool = False
 
@@ -185,6 +187,8 @@ class Dialogue:
             log.warning("model_failed", vendor=error.vendor, code=error.code, error=str(error))
             await answer.released.wait()
             self._stage.publish(LlmError(error="The language model failed", code=error.code))
+            if answer.wanted and not answer.spoke:
+                self._apologise(answer)
         finally:
             self.history.forget_ephemeral()
             answer.thought = True
@@ -219,9 +223,18 @@ class Dialogue:
         return calls
 
     def _new_utterance(self, answer: _Answer) -> Utterance:
+        answer.spoke = True
         utterance = Utterance(new_id("msg"), answer.message_id, Origin.SERVER, remembered=True)
         self._stage.say(utterance)
         return utterance
+
+    def _apologise(self, answer: _Answer) -> None:
+        """The caller is waiting for an answer that will not come. Models are not told that we apologised."""
+        sorry = Utterance(new_id("msg"), answer.message_id, Origin.SERVER, remembered=False)
+        sorry.announced_text = apology(self._config.language)
+        sorry.write(sorry.announced_text)
+        sorry.close()
+        self._stage.say(sorry)
 
     async def _run_tools(self, answer: _Answer, calls: tuple[ToolCall, ...]) -> bool:
         """Have tools run once the turn is certainly over; True when the model should go on."""
