@@ -12,7 +12,9 @@ import httpx2
 from demo.caller import CallOver, SoftwareCaller
 from demo.carrier import ProtocolViolation
 from demo.dialling import Dial, DialFailed, Outcome
-from demo.voice import NoVoice, read_wav, speak
+from demo.voice import NoVoice, speak
+from pipelines.audio.wav import read_wav
+from providers.base import MULAW_8K
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,8 @@ async def ring(plan: CallPlan) -> int:
 
 
 async def _speak(plan: CallPlan, caller: SoftwareCaller) -> None:
-    said = [read_wav(path) for path in plan.files] + [await speak(line) for line in plan.lines]
+    files = [await asyncio.to_thread(path.read_bytes) for path in plan.files]
+    said = [read_wav(sound, MULAW_8K) for sound in files] + [await speak(line) for line in plan.lines]
     try:
         if not said:
             await _converse(caller)

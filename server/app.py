@@ -12,7 +12,9 @@ import uvicorn
 from fastapi import FastAPI, WebSocket
 from picows import WSListener, WSUpgradeRequest, WSUpgradeResponseWithListener
 
+from pipelines.audio.wav import read_wav
 from pipelines.clock import LoopClock
+from providers.base import MULAW_8K
 from providers.local.sphinx import check_grammar
 from server.agents.agent import RegistryTimes
 from server.agents.configuration import ConfigRules
@@ -24,6 +26,7 @@ from server.api.carrier import CarrierDoor, carrier_routes
 from server.api.health import health_routes
 from server.auth import Keys
 from server.engines import CallEngines, Engines
+from server.keys import SettingsError
 from server.metrics import Metrics
 from server.phone import Phone, PhoneRules
 from server.settings import Settings
@@ -43,7 +46,8 @@ STOP_SECONDS = 5.0
 class Gateway:
     """Everything that one process serves. Make it inside the event loop; `run` owns all tasks."""
 
-    def __init__(self, settings: Settings, keys: Keys, engines: CallEngines) -> None:
+    def __init__(self, settings: Settings, keys: Keys, engines: CallEngines, hold_music: bytes = b"") -> None:
+        """`hold_music` is 8 kHz µ-law; empty means the built-in one."""
         self.settings = settings
         self.engines = engines
         self.metrics = Metrics()
@@ -58,6 +62,7 @@ class Gateway:
             stream_url=lambda: self.stream_url,
             max_calls=settings.max_concurrent_calls,
             no_agent_message=settings.no_agent_message,
+            hold_music=hold_music,
         )
         self.phone = Phone(self.registry, engines, self._resolve, rules, self.metrics)
         self.metrics.gauge("gateway_agent_connections", "Agent sockets open", lambda: len(self.agents))
@@ -129,6 +134,17 @@ class Gateway:
         return config
 
 
+def _hold_music(settings: Settings) -> bytes:
+    """The operator's hold music. Raises SettingsError when it cannot be played."""
+    path = settings.hold_music_file
+    if path is None:
+        return b""
+    try:
+        return read_wav(path.read_bytes(), MULAW_8K)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"HOLD_MUSIC_FILE: {error}") from None
+
+
 class GatewayServer(uvicorn.Server):
     """uvicorn that knows its gateway: calls end before the sockets their last events need."""
 
@@ -148,11 +164,15 @@ class GatewayServer(uvicorn.Server):
 
 
 def create_server(settings: Settings, keys: Keys, engines: CallEngines) -> GatewayServer:
-    """A server that is ready to `serve()`. Its gateway comes to life with it, inside the event loop."""
+    """A server that is ready to `serve()`. Its gateway comes to life with it, inside the event loop.
+
+    Raises SettingsError for a setting that names something unusable.
+    """
+    music = _hold_music(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        gateway = server.gateway = Gateway(settings, keys, engines)
+        gateway = server.gateway = Gateway(settings, keys, engines, music)
         app.include_router(health_routes(gateway))
         app.include_router(carrier_routes(gateway.carrier_door(), gateway.phone))
         async with asyncio.TaskGroup() as tasks:

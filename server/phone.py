@@ -55,6 +55,8 @@ class PhoneRules:
     stream_url: Callable[[], str]
     max_calls: int = 0
     no_agent_message: str | None = None
+    hold_music: bytes = b""
+    """8 kHz µ-law; empty: the built-in music."""
 
 
 @dataclass(slots=True, eq=False)
@@ -254,7 +256,7 @@ class Phone:
             vad=self._engines.vad,
             turn_model=self._engines.turn_model,
             reconfigure=expected.session.patch,
-            hold_music=hold_music(MULAW_8K),
+            hold_music=self._rules.hold_music or hold_music(MULAW_8K),
         )
         call = Call(expected.facts, config, parts)
         try:

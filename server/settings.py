@@ -45,6 +45,7 @@ class Settings(BaseSettings):
     max_concurrent_calls: int = Field(default=0, ge=0)
     agent_grace_seconds: float = Field(default=20, ge=0, le=600)
     no_agent_message: str | None = None
+    hold_music_file: Path | None = None
 
     twilio_account_sid: str | None = None
     twilio_auth_token: SecretStr | None = None
