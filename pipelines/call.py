@@ -159,15 +159,18 @@ class Call:
             return
         started = self.state is not CallState.NEW
         self.state = CallState.ENDED
-        if started:
-            self._attention.close()
-            self._mouth.clear()
-            unfinished = self._machine.text if self._machine.user_has_floor else ""
-            self._dialogue.finish(self._machine.turn_id, unfinished)
-            self.events.publish(self._ended(reason))
-        self.events.close()
-        self._log.info("call_ended", reason=reason)
-        self._over.set()
+        try:
+            if started:
+                self._settle()
+        except Exception:  # noqa: BLE001 - whatever is broken in this call, it must end and its agent must hear of it
+            self._log.exception("call_not_settled")
+        try:
+            if started:
+                self.events.publish(self._ended(reason))
+        finally:
+            self.events.close()
+            self._log.info("call_ended", reason=reason)
+            self._over.set()
 
     # --- commands of the agent ---
 
@@ -175,6 +178,12 @@ class Call:
         """Carry out one command of the agent."""
         if self.state is CallState.ENDED:
             return
+        try:
+            self._obey(command)
+        except Exception:  # noqa: BLE001 - whoever brought the command has other calls
+            self._failed()
+
+    def _obey(self, command: CallCommand) -> None:
         match command:
             case BotReply() | BotReplyStream() | BotCancel() | BotClear():
                 self._orders.obey(command)
@@ -306,12 +315,28 @@ class Call:
         self._mouth.enqueue(greeting)
 
     def _beat(self, now: float) -> None:
-        self._ears.beat(now)
-        self._mouth.beat(now)
-        self._attention.beat(now)
-        reason = self._watch.beat(now)
+        try:
+            self._ears.beat(now)
+            self._mouth.beat(now)
+            self._attention.beat(now)
+            reason = self._watch.beat(now)
+        except Exception:  # noqa: BLE001 - without a beat the call would be mute, and never end
+            self._failed()
+            return
         if reason is not None:
             self.end(reason)
+
+    def _failed(self) -> None:
+        """A fault of ours or of an engine, in a callback: it ends this call and no other."""
+        self._log.exception("call_failed")
+        self.end("error")
+
+    def _settle(self) -> None:
+        """What was being said and heard when the call ended goes into the record."""
+        self._attention.close()
+        self._mouth.clear()
+        unfinished = self._machine.text if self._machine.user_has_floor else ""
+        self._dialogue.finish(self._machine.turn_id, unfinished)
 
     def _is_busy(self) -> bool:
         """True while silence is nobody's fault."""
