@@ -52,6 +52,7 @@ class Transcript:
     booked: bool = False
     """The agent made the booking."""
     _started: float = 0.0
+    _now: float = 0.0
     _lag: int = 0
     _words: list[str] = field(default_factory=list[str])
 
@@ -120,7 +121,8 @@ class Transcript:
             turn.answered_ms = turn.ended_ms + round((at - turn.ended_at) * 1000)
 
     def _clock(self, event: CallFrame) -> str:
-        seconds = max(0.0, event.ts - self._started) if self._started and event.ts else 0.0
+        self._now = event.ts or self._now
+        seconds = max(0.0, self._now - self._started) if self._started else 0.0
         return f"{seconds:6.2f}s"
 
     def _paint(self, kind: str, text: str) -> str:
