@@ -37,7 +37,7 @@ bench: setup ## what a call costs and how fast it answers (ARGS="--calls 10,20")
 test-sdk: ## our scenarios with a build of the client: SDK=<folder with dist/index.js>
 	@test -f "$(SDK)/dist/index.js" || { echo "usage: make test-sdk SDK=<folder with dist/index.js>" >&2; exit 2; }
 	@scripts/setup.sh test
-	SDK="$$(cd "$(SDK)" && pwd)" $(PYTHON_ENV) -m pytest tests/sdk -q
+	SDK="$$(cd "$(SDK)" && pwd)" $(PYTHON_ENV) -m pytest tests/sdk
 
 models: ## fetch the model files of the built-in engines
 	@scripts/setup.sh models
