@@ -234,13 +234,12 @@ class Mouth:
         """Begin to play the next utterance when it is its moment."""
         while self._playing is None and self._queue:
             utterance = self._queue[0]
-            if utterance.synthesised and not utterance.audio:
-                self._queue.popleft()
-                self._over_without_sound(utterance)
-                continue
-            if not utterance.audio or not self._listener.may_play(utterance):
+            if not (utterance.synthesised or utterance.audio) or not self._listener.may_play(utterance):
                 return
             self._queue.popleft()
+            if not utterance.audio:
+                self._over_without_sound(utterance)
+                continue
             self._playing = utterance
             self._playout.begin(utterance.message_id)
             while utterance.audio:
@@ -300,6 +299,7 @@ class Mouth:
     def _over_without_sound(self, utterance: Utterance) -> None:
         """Nothing to hear: an empty text, or a voice that failed. Whoever waits for the end is told."""
         utterance.move(Stage.OVER)
+        self._listener.on_record(utterance, "")
         self._events.publish(BotFinished(message_id=utterance.message_id, text="", duration_ms=0))
         self._settle()
 
