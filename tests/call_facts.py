@@ -8,14 +8,20 @@ import logging
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
 
+import httpx2
 import pytest
 from structlog.testing import capture_logs
 from websockets.asyncio.client import ClientConnection, connect
 
 from demo.caller import Happening, SoftwareCaller
-from demo.dialling import Answer, Dial
+from demo.dialling import Answer, Dial, Outcome
 from demo.telephone import RATE, first_audible
-from tests.phone_rig import Agent, Frame, Rig, names
+from tests.phone_rig import NUMBER, Agent, Frame, Rig, names
+
+GREETING = "Hello there. How can I help you?"
+LONG = "One two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen."
+"""About six seconds of speech."""
+TABLE = "a table for two please"
 
 
 @pytest.fixture
@@ -115,3 +121,59 @@ async def raw_line(dial: Dial, answer: Answer, extra: dict[str, str] | None = No
     url = dial.reachable(answer.stream_url)
     async with connect(url, additional_headers=headers, compression=None, ping_interval=None) as socket:
         yield RawLine(socket, dial, answer)
+
+
+async def settled(agent: Agent, seconds: float = 1.0) -> None:
+    """All that was sent is carried out, and what might follow from it has come."""
+    await agent.ask("ping", "pong")
+    await asyncio.sleep(seconds)
+
+
+def lawful(frames: list[Frame]) -> None:
+    """The laws of order that every finished call keeps (protocol §3.1)."""
+    told = names(frames)
+    assert told[0] == "call.started"
+    assert told[-1] == "call.ended"
+    assert told.count("call.started") == told.count("call.ended") == 1
+    assert [frame["seq"] for frame in frames] == list(range(1, len(frames) + 1))
+    assert len({frame["agent_id"] for frame in frames}) == 1
+    assert {frame["session_id"] for frame in frames} == {frames[0]["call_id"]}
+    spoken_ids = [frame["message_id"] for frame in frames if frame["event"] == "bot.speaking"]
+    over = [frame["message_id"] for frame in frames if frame["event"] in ("bot.finished", "bot.interrupted")]
+    assert len(over) == len(set(over))
+    assert set(spoken_ids) <= set(over)
+
+
+async def ended(agent: Agent, call_id: str, patience: float = 20.0) -> Frame:
+    """The end of a call; 5 s later still nothing has followed it."""
+    frame = await agent.wait("call.ended", patience, call_id=call_id)
+    await asyncio.sleep(5)
+    lawful(agent.of_call(call_id))
+    return frame
+
+
+async def ended_already(agent: Agent, call_id: str) -> None:
+    await asyncio.sleep(5)
+    lawful(agent.of_call(call_id))
+
+
+async def talk(agent: Agent, caller: SoftwareCaller, message_id: str = "m1") -> None:
+    """A short call, proven to be whole."""
+    assert (await caller.ring()).outcome is Outcome.CONNECTED
+    call = caller.dial.call_sid
+    await agent.told(call, "call.started")
+    await agent.say(call, GREETING, message_id)
+    await caller.wait_bot_done()
+    await caller.hang_up()
+    await agent.told(call, "call.ended")
+    assert story(agent.of_call(call)) == ["call.started", *SPOKEN, "call.ended"]
+    assert caller.heard_ms == pytest.approx(len(GREETING) * 60, abs=80)
+
+
+async def webhook(rig: Rig, form: dict[str, str], **headers: str) -> httpx2.Response:
+    async with httpx2.AsyncClient(trust_env=False) as http:
+        return await http.post(f"{rig.http}/twilio/voice", data=form, headers=headers)
+
+
+def form(**fields: str) -> dict[str, str]:
+    return {"CallSid": "CA" + "7" * 32, "From": "+15550100199", "To": NUMBER, **fields}
