@@ -88,7 +88,7 @@ async def test_a_refused_agent_leaves_the_others_of_its_connection_alone() -> No
         ("+1 (318) 633-0963", NUMBER),
         ("1318-633-0963", NUMBER),
         ("phone:+13186330963", NUMBER),
-        ("(202) 555-0142", "2025550142"),
+        ("(202) 555-0142", "+12025550142"),
         ("sip:Desk@acme.sip.us1.twilio.com", "sip:desk@acme.sip.twilio.com"),
     ],
 )

@@ -13,12 +13,12 @@ from transports.twilio.numbers import is_e164, is_sip, normalise, reported
 @pytest.mark.parametrize(
     ("raw", "expected"),
     [
-        ("(202) 555-0142", "+2025550142"),
+        ("(202) 555-0142", "+12025550142"),
         ("+1 202-555-0142", "+12025550142"),
         ("1.202.555.0142", "+12025550142"),
         (" 12025550142", "+12025550142"),
         ("phone:+12025550142", "+12025550142"),
-        ("Phone: (202) 555\u20110142", "+2025550142"),
+        ("Phone: (202) 555\u20110142", "+12025550142"),
         ("anonymous", "anonymous"),
         ("client:Bob", "client:bob"),
         ("client:bob@home", "client:bob@home"),

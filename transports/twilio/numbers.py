@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 _PUNCTUATION = re.compile(r"[\s\-().\u00a0\u2010-\u2015]+")
+_NORTH_AMERICAN = re.compile(r"\([2-9][0-9]{2}\)[\s.\u2010-\u2015-]*[2-9][0-9]{2}[\s.\u2010-\u2015-]*[0-9]{4}")
+"""An area code in parentheses and seven digits: only North America writes that, and it leaves its `+1` out."""
 _DIGITS = re.compile(r"\+?[0-9]+")
 _REGION = re.compile(r"\.sip(?:\.[a-z0-9-]+){1,2}\.twilio\.com$")
 _PORT = re.compile(r":[0-9]+$")
@@ -19,13 +21,15 @@ def is_sip(raw: str) -> bool:
 def normalise(raw: str) -> str:
     """The form to compare by: `+12025550142` for a number, `user@host` for a SIP address.
 
-    Punctuation and a `phone:` prefix go, a missing `+` comes. Of a SIP address the scheme, parameters, headers, port
+    Punctuation and a `phone:` prefix go, a missing `+` comes (`+1` for `(202) 555-0142`). Of a SIP address the scheme, parameters, headers, port
     and the region in Twilio's host names go, and case with them. Anything else (`client:bob`) stays, in lower case.
     """
     text = _without_prefix(raw)
     if is_sip(text):
         return _sip_address(text)
     number = _PUNCTUATION.sub("", text)
+    if _NORTH_AMERICAN.fullmatch(text):
+        return "+1" + number
     if _DIGITS.fullmatch(number):
         return "+" + number.removeprefix("+")
     return text.lower()
