@@ -21,8 +21,9 @@ def is_sip(raw: str) -> bool:
 def normalise(raw: str) -> str:
     """The form to compare by: `+12025550142` for a number, `user@host` for a SIP address.
 
-    Punctuation and a `phone:` prefix go, a missing `+` comes (`+1` for `(202) 555-0142`). Of a SIP address the scheme, parameters, headers, port
-    and the region in Twilio's host names go, and case with them. Anything else (`client:bob`) stays, in lower case.
+    Punctuation and a `phone:` prefix go, a missing `+` comes (`+1` for `(202) 555-0142`). Of a SIP address the scheme,
+    parameters, headers, port and the region in Twilio's host names go, and case with them. Anything else
+    (`client:bob`) stays, in lower case.
     """
     text = _without_prefix(raw)
     if is_sip(text):
