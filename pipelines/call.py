@@ -19,6 +19,7 @@ from pipelines.ids import new_id
 from pipelines.listening.directives import Output, ResumeBot, StopBot
 from pipelines.listening.ears import Ears
 from pipelines.listening.turn import TurnMachine
+from pipelines.metering import Metering
 from pipelines.parts import CallFacts, CallParts
 from pipelines.session import Organs, Session
 from pipelines.speaking.mouth import Mouth
@@ -28,6 +29,7 @@ from pipelines.speaking.utterance import Origin, Utterance
 from pipelines.thinking.dialogue import Dialogue
 from pipelines.thinking.memory import MemoryDesk
 from pipelines.thinking.replies import Replies
+from pipelines.turn_times import TurnTimes
 from pipelines.watch import SessionWatch
 from providers.errors import ProviderError
 from wire.commands import (
@@ -100,6 +102,10 @@ class Call:
         self._memory = MemoryDesk(self._dialogue, config.prompt, self.events)
         self._watch = SessionWatch(config.limits, self.events, self._is_busy, lambda: self._mouth.busy)
         self._barge_in = BargeIn(self._machine, self._ears, self._mouth, self._dialogue)
+        self._metering = Metering(parts.medium.audio, self.events, parts.clock)
+        self.times = TurnTimes(parts.clock)
+        self.times.listen(lambda turn: self._log.info("turn", **turn.numbers()))
+        self.events.watch(self.times)
         self._organs = Organs(self._machine, self._ears, self._mouth, self._dialogue, self._watch)
         self._started_at = 0.0
         self._digits = ""
@@ -200,6 +206,7 @@ class Call:
                 self._attention.unhold()
             case SessionConfigure():
                 self._session.change(command, self._organs, self.events, self)
+                self._meter()
             case LlmToolResult():
                 self._dialogue.tool_result(command)
             case _:
@@ -257,6 +264,11 @@ class Call:
         self._spoke = True
         self._dialogue.on_audible(utterance)
 
+    def on_reached(self, utterance: Utterance) -> None:
+        """Its first sound is in the caller's ear."""
+        proactive = utterance.origin is Origin.CLIENT
+        self.times.reached(utterance.in_reply_to, utterance.milestones, proactive=proactive)
+
     def on_record(self, utterance: Utterance, heard: str) -> None:
         """The caller heard these words."""
         self._dialogue.on_record(utterance, heard)
@@ -300,12 +312,19 @@ class Call:
         for warning in self._session.config.warnings:
             self._log.warning("call_config", note=warning)
         self.events.publish(self._started(resumed=False))
+        self._meter()
         tasks.create_task(self._ears.run(tasks), name="ears")
         tasks.create_task(self._mouth.run(tasks), name="mouth")
         self._parts.metronome.join(self, self._beat)
         if self._session.config.greeting and self._facts.direction == "inbound":
             self._greet(self._session.config.greeting)
         self._log.info("call_started", transport=self._facts.transport, direction=self._facts.direction)
+
+    def _meter(self) -> None:
+        """Listen in on ears and mouth for what the settings ask to be told."""
+        self._metering.configure(self._session.config)
+        self._ears.meter(self._metering.user)
+        self._mouth.sound = self._metering.bot
 
     def _greet(self, text: str) -> None:
         greeting = Utterance(new_id("msg"), "", Origin.GREETING, remembered=True)
@@ -319,6 +338,7 @@ class Call:
             self._ears.beat(now)
             self._mouth.beat(now)
             self._attention.beat(now)
+            self._metering.beat(now)
             reason = self._watch.beat(now)
         except Exception:  # noqa: BLE001 - without a beat the call would be mute, and never end
             self._failed()
@@ -356,6 +376,7 @@ class Call:
                 self._dialogue.prepare(event.message_id)
             case TurnEnd():
                 self._barge_in.turn_ended()
+                self._metering.turn_ended(event.turn_id, self._ears.now_ms - self._machine.turn_started_ms)
                 self._orders.replies.announced(event.message_id)
                 self._dialogue.answer(event.message_id)
                 self._mouth.beat(now)

@@ -77,7 +77,8 @@ class Session:
 
         if config.turn.mode is TurnMode.NATIVE:
             sure = config.stt.min_confidence if isinstance(config.stt, FluxStt) else None
-            return EarsParts(parts.medium.audio, open_stt, NativeTurns(machine, config.language, sure or 0.0))
+            native = NativeTurns(machine, config.language, sure or 0.0)
+            return EarsParts(parts.medium.audio, open_stt, native, parts.vad)
         detected = DetectedTurns(machine, config.turn, config.vad)
         return EarsParts(parts.medium.audio, open_stt, detected, parts.vad, parts.turn_model)
 

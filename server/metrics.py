@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from pipelines.events import EventSink
-from wire.events import BotInterrupted, BotSpeaking, CallEnded, CallError, CallEvent, TurnEnd
+from pipelines.turn_times import TurnRecord
+from wire.events import BotInterrupted, CallEnded, CallError, CallEvent, TurnEnd
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0, 5.0)
 
@@ -31,9 +32,10 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
-        self.answer = Histogram(
-            "gateway_answer_seconds",
-            "From turn.end to the first audio of the answer",
+        self.turn_steps = Histogram(
+            "gateway_turn_step_seconds",
+            "From the end of the user's speech to each step of an answered turn, up to its first sound at the caller",
+            ["step"],
             buckets=_SECONDS,
             registry=self._registry,
         )
@@ -55,6 +57,11 @@ class Metrics:
         """Counts the events of one call."""
         return _CallWatcher(self)
 
+    def turn_answered(self, turn: TurnRecord) -> None:
+        """Count the steps of one turn. Label values are the names of `TurnRecord.moments`."""
+        for step, ms in turn.moments().items():
+            self.turn_steps.labels(step).observe(ms / 1000)
+
     def text(self) -> bytes:
         """The exposition that Prometheus reads."""
         return generate_latest(self._registry)
@@ -65,7 +72,6 @@ class _CallWatcher:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._turn_ended: float | None = None
 
     def deliver(self, event: CallEvent) -> None:
         """Take one event."""
@@ -74,10 +80,6 @@ class _CallWatcher:
             case TurnEnd():
                 metrics.turns.inc()
                 metrics.turn_end.observe(event.latency_ms / 1000)
-                self._turn_ended = event.ts
-            case BotSpeaking() if self._turn_ended is not None:
-                metrics.answer.observe(max(0.0, event.ts - self._turn_ended))
-                self._turn_ended = None
             case BotInterrupted():
                 metrics.interruptions.labels(event.reason).inc()
             case CallError():

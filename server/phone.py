@@ -11,7 +11,7 @@ import hmac
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -31,6 +31,7 @@ from server.store.base import AgentKey
 from transports.twilio import twiml
 from transports.twilio.line import StreamStart
 from transports.twilio.numbers import reported
+from transports.twilio.rest import CarrierError
 from wire.commands import RawConfig
 from wire.config import CallConfig, LlmConfig
 from wire.errors import ConfigError
@@ -48,6 +49,14 @@ SAFETY_NET_SECONDS: Final = 30.0
 FINAL_STATUSES: Final = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
 
 
+class Carrier(Protocol):
+    """What is asked of the carrier's own API."""
+
+    async def hang_up(self, call_sid: str) -> None:
+        """End a call in progress. Raises CarrierError."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class PhoneRules:
     """What the operator decides. `max_calls` 0 means no limit; `no_agent_message` None means a bare rejection."""
@@ -57,6 +66,8 @@ class PhoneRules:
     no_agent_message: str | None = None
     hold_music: bytes = b""
     """8 kHz µ-law; empty: the built-in music."""
+    carrier: Carrier | None = None
+    """Ends calls whose media stream never opened; None without an account."""
 
 
 @dataclass(slots=True, eq=False)
@@ -225,6 +236,8 @@ class Phone:
     def _never_opened(self, expected: _Expected) -> None:
         log.warning("stream_never_opened", call_id=expected.facts.call_id)
         self._forget(expected)
+        if self._rules.carrier is not None and self._tasks is not None:
+            self._tasks.create_task(_hang_up(self._rules.carrier, expected.facts.call_id), name="hang up")
 
     def _forget(self, expected: _Expected) -> None:
         self._take(expected)
@@ -268,6 +281,7 @@ class Phone:
         if agent.link is not None:
             call.attach(agent.link, agent.agent_id)
         call.events.watch(self._metrics.watcher())
+        call.times.listen(self._metrics.turn_answered)
         self._calls.add(call)
         assert self._tasks is not None
         self._tasks.create_task(self._live(call), name=f"call {call.call_id}")
@@ -298,6 +312,14 @@ async def _warm(voice: TextToSpeech, model: LanguageModel | None) -> None:
     except Exception:
         # The root of this task: an engine's fault must not take other calls with it.
         log.exception("warming_failed")
+
+
+async def _hang_up(carrier: Carrier, call_id: str) -> None:
+    """The caller is in a call that we know nothing of: let them go."""
+    try:
+        await carrier.hang_up(call_id)
+    except CarrierError as error:
+        log.warning("hang_up_failed", call_id=call_id, error=str(error))
 
 
 async def _release(expected: _Expected) -> None:

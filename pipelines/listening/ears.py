@@ -19,6 +19,7 @@ from pipelines.clock import Clock
 from pipelines.listening.detected import DetectedTurns
 from pipelines.listening.directives import AskFinal, AskModel, Output
 from pipelines.listening.native import NativeTurns
+from pipelines.metering import UserSound
 from providers.base import (
     AudioFormat,
     Encoding,
@@ -65,7 +66,7 @@ class EarsListener(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EarsParts:
-    """What the ears are made of. `vad` and `model` only where turns are found by us.
+    """What the ears are made of. `model` only where turns are found by us.
 
     Given again in mid-call (`Ears.change`), `turns` may be of the other family, over the same machine.
     """
@@ -98,6 +99,7 @@ class Ears:
         self._silence = (b"\xff" if parts.line.encoding is Encoding.MULAW else b"\0\0") * (parts.line.rate // 50)
         self._vad: VoiceActivity | None = None
         self._vad_began_ms = 0
+        self._sound: UserSound | None = None
         self._next_parts: EarsParts | None = None
         self._retired: list[SpeechToText] = []
         self._use(parts)
@@ -140,9 +142,23 @@ class Ears:
         self._stt = parts.open_stt()
         self._to_stt = Converter(parts.line, self._stt.input)
         self._changed = asyncio.Event()
-        if isinstance(parts.turns, DetectedTurns) and parts.vad is not None:
+        self._detect_voice()
+
+    def meter(self, sound: UserSound | None) -> None:
+        """Let this one listen in from now on, or nobody."""
+        self._sound = sound
+        self._detect_voice()
+
+    def _detect_voice(self) -> None:
+        """The detector runs where turns are found by it, and while its verdicts are metered."""
+        metered = self._sound is not None and self._sound.metered
+        if not metered and not isinstance(self._turns, DetectedTurns):
+            if self._vad is not None:
+                self._vad.close()
+                self._vad = None
+        elif self._vad is None and self._parts.vad is not None:
             self._vad_began_ms = self.now_ms
-            self._vad = parts.vad(parts.line.rate, self._on_vad)
+            self._vad = self._parts.vad(self._line.rate, self._on_vad)
 
     # --- deaf ears ---
 
@@ -187,7 +203,11 @@ class Ears:
         length = self._line.duration_ms(len(audio))
         self._level.now_ms += length
         pcm = self._pcm_of_line.convert(audio)
+        if self._sound is not None:
+            self._sound.heard(audio)
         if isinstance(self._turns, NativeTurns):
+            if self._vad is not None:
+                self._vad.feed(pcm)
             self._turns.level(int(self._level.now_ms), int(length), energy_db(pcm))
             self._flush()
             return
@@ -201,7 +221,10 @@ class Ears:
             self._vad.feed(pcm)
 
     def _on_vad(self, frame: VadFrame) -> None:
-        assert isinstance(self._turns, DetectedTurns)
+        if self._sound is not None:
+            self._sound.voice(frame)
+        if not isinstance(self._turns, DetectedTurns):
+            return
         if self._vad_began_ms:
             frame = replace(frame, end_ms=frame.end_ms + self._vad_began_ms)
         if self._closed is not None:

@@ -18,6 +18,7 @@ from msgspec import UNSET
 from pipelines.clock import Clock
 from pipelines.events import CallEvents
 from pipelines.medium import Medium
+from pipelines.metering import BotSound
 from pipelines.speaking.playout import Audio, Playout
 from pipelines.speaking.synthesis import Synthesis
 from pipelines.speaking.utterance import ALL_MS, Origin, Stage, Utterance
@@ -44,6 +45,10 @@ class MouthListener(Protocol):
 
     def on_audible(self, utterance: Utterance) -> None:
         """Its first audio has left."""
+        ...
+
+    def on_reached(self, utterance: Utterance) -> None:
+        """Its first sound is in the caller's ear."""
         ...
 
     def on_record(self, utterance: Utterance, heard: str) -> None:
@@ -86,12 +91,14 @@ class Mouth:
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._synthesis: Synthesis | None = None
+        self.sound: BotSound | None = None
+        """Listens in; None: nobody does."""
 
     # --- what to say ---
 
     def use_voice(self, voice: TextToSpeech) -> None:
         """Speak with this voice from the next utterance on."""
-        self._synthesis = Synthesis(voice, self._medium.audio, self._on_audio)
+        self._synthesis = Synthesis(voice, self._medium.audio, self._on_audio, self._on_text)
 
     async def synthesised(self) -> None:
         """Until no voice is at work for what is queued now: an old one may then be let go."""
@@ -103,7 +110,7 @@ class Mouth:
         """Say this after everything before it. False when too much is queued already."""
         if len(self._queue) >= MAX_QUEUED:
             return False
-        utterance.queued_at = self._clock.now()
+        utterance.queued_at = utterance.milestones.worded = self._clock.now()
         self._queue.append(utterance)
         self._wake.set()
         return True
@@ -219,9 +226,15 @@ class Mouth:
             self._playout.finish(utterance.message_id)
         self.beat(self._clock.now())
 
+    def _on_text(self, utterance: Utterance) -> None:
+        if utterance.milestones.voiced is None:
+            utterance.milestones.voiced = self._clock.now()
+
     def _on_audio(self, utterance: Utterance, audio: bytes) -> None:
         if utterance.stage is Stage.OVER:
             return
+        if utterance.milestones.sounded is None:
+            utterance.milestones.sounded = self._clock.now()
         if utterance is self._playing:
             self._playout.append(utterance.message_id, audio)
         else:
@@ -252,15 +265,21 @@ class Mouth:
         for item in self._playout.pull(now):
             if isinstance(item, Audio):
                 self._medium.send_audio(item.audio)
-                self._first_audio()
+                self._sent(item.audio)
             else:
                 self._medium.send_mark(item.name)
 
-    def _first_audio(self) -> None:
+    def _sent(self, audio: bytes) -> None:
         utterance = self._playing
-        if utterance is None or utterance.stage is not Stage.SYNTHESISING:
+        if utterance is None:
+            return
+        if self.sound is not None:
+            self.sound.sent(utterance.message_id, audio, utterance.sent)
+        utterance.sent += len(audio)
+        if utterance.stage is not Stage.SYNTHESISING:
             return
         utterance.move(Stage.PLAYING)
+        utterance.milestones.sent = self._clock.now()
         self._events.publish(BotSpeaking(message_id=utterance.message_id, text=utterance.announced_text))
         self._listener.on_audible(utterance)
 
@@ -268,7 +287,18 @@ class Mouth:
         utterance = self._playing
         if utterance is None or utterance.stage is not Stage.PLAYING:
             return
-        self._publish_words(utterance, self._playout.heard_ms(utterance.message_id, now))
+        heard_ms = self._playout.heard_ms(utterance.message_id, now)
+        if heard_ms and not utterance.reached:
+            self._reached(utterance, now - heard_ms / 1000)
+        if self.sound is not None:
+            self.sound.played(utterance.message_id, heard_ms)
+        self._publish_words(utterance, heard_ms)
+
+    def _reached(self, utterance: Utterance, since: float) -> None:
+        utterance.reached = True
+        if not self._playout.unconfirmed(utterance.message_id):
+            utterance.milestones.heard = since
+        self._listener.on_reached(utterance)
 
     def _publish_words(self, utterance: Utterance, heard_ms: int) -> None:
         for index, word in utterance.words.spoken(heard_ms):
@@ -293,6 +323,8 @@ class Mouth:
         self._playing = None
         utterance.move(Stage.OVER)
         self._events.publish(BotFinished(message_id=utterance.message_id, text=utterance.text, duration_ms=duration))
+        if self.sound is not None:
+            self.sound.over(utterance.message_id, duration)
         self._admit()
         self._settle()
 
@@ -322,6 +354,8 @@ class Mouth:
             self._listener.on_record(utterance, "")
         self._playing = None
         self._interrupted(utterance, played, reason)
+        if self.sound is not None:
+            self.sound.over(utterance.message_id, played)
         return played
 
     def _discard(self, utterance: Utterance, reason: str) -> None:

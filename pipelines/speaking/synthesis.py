@@ -23,11 +23,19 @@ CANCEL_SECONDS = 2.0
 class Synthesis:
     """Speaks utterances with one voice into the line's format."""
 
-    def __init__(self, voice: TextToSpeech, line: AudioFormat, on_audio: Callable[[Utterance, bytes], None]) -> None:
-        """`on_audio` gets every piece of audio in order; it must not block."""
+    def __init__(
+        self,
+        voice: TextToSpeech,
+        line: AudioFormat,
+        on_audio: Callable[[Utterance, bytes], None],
+        on_text: Callable[[Utterance], None],
+    ) -> None:
+        """`on_text` is told when the voice gets the first words of an utterance, `on_audio` gets every piece of audio
+        in order; neither may block."""
         self._voice = voice
         self._line = line
         self._on_audio = on_audio
+        self._on_text = on_text
 
     async def speak(self, utterance: Utterance) -> None:
         """Run until all speech of the utterance was handed over; a voice that fails on the way is asked once more for
@@ -46,6 +54,7 @@ class Synthesis:
         first = await anext(pieces, None)
         if first is None:
             return
+        self._on_text(utterance)
         stream = self._voice.open()
         try:
             # The first words go straight to the engine; only what follows them needs a task of its own.

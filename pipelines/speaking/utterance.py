@@ -10,6 +10,7 @@ from enum import Enum, auto
 from pipelines.speaking.sentences import Sentences
 from pipelines.speaking.speakable import speakable
 from pipelines.speaking.words import Words
+from pipelines.turn_times import Milestones
 
 
 class Origin(Enum):
@@ -63,6 +64,11 @@ class Utterance:
         """The voice gave up: there is speech for the beginning of the text only."""
         self.task: asyncio.Task[None] | None = None
         self.queued_at = 0.0
+        self.milestones = Milestones()
+        self.sent = 0
+        """Bytes of its audio that went to the line."""
+        self.reached = False
+        """The caller has begun to hear it."""
         self.spoken_ms = 0.0
         """How much speech there is so far."""
         self.from_ms = 0.0

@@ -62,6 +62,8 @@ class _Answer:
     spoke: bool = False
     wanted: bool = True
     thought: bool = False
+    asked_at: float | None = None
+    tool_rounds: int = 0
 
 
 class Dialogue:
@@ -207,6 +209,7 @@ class Dialogue:
         )
         calls: tuple[ToolCall, ...] = ()
         utterance: Utterance | None = None
+        answer.asked_at = self._clock.now() if answer.asked_at is None else answer.asked_at
         try:
             async for event in model.generate(request):
                 if isinstance(event, TextDelta):
@@ -225,6 +228,8 @@ class Dialogue:
     def _new_utterance(self, answer: _Answer) -> Utterance:
         answer.spoke = True
         utterance = Utterance(new_id("msg"), answer.message_id, Origin.SERVER, remembered=True)
+        utterance.milestones.asked = answer.asked_at
+        utterance.milestones.tool_rounds = answer.tool_rounds
         self._stage.say(utterance)
         return utterance
 
@@ -240,6 +245,7 @@ class Dialogue:
         """Have tools run once the turn is certainly over; True when the model should go on."""
         await answer.released.wait()
         answer.running_tools = True
+        answer.tool_rounds += 1
         follow_up = await self._tools.run(calls)
         answer.running_tools = False
         return follow_up and answer.wanted
