@@ -33,6 +33,7 @@ from server.settings import Settings
 from server.store.memory import MemoryStore
 from server.switchboard import STREAM_PATH, switchboard_protocol
 from transports.twilio.door import StreamDoor
+from transports.twilio.rest import TwilioRest
 from wire.config import CallConfig, LocalStt
 from wire.errors import ConfigError
 from wire.layers import Layer
@@ -58,11 +59,13 @@ class Gateway:
         self.registry = AgentRegistry(self.store, self.clock, ConfigRules(self._resolve), times)
         self.agents = AgentGateway(keys, self.registry, self.clock)
         self.base_url = settings.public_url or f"http://127.0.0.1:{settings.port}"
+        self._carrier = self._carrier_api()
         rules = PhoneRules(
             stream_url=lambda: self.stream_url,
             max_calls=settings.max_concurrent_calls,
             no_agent_message=settings.no_agent_message,
             hold_music=hold_music,
+            carrier=self._carrier,
         )
         self.phone = Phone(self.registry, engines, self._resolve, rules, self.metrics)
         self.metrics.gauge("gateway_agent_connections", "Agent sockets open", lambda: len(self.agents))
@@ -108,6 +111,8 @@ class Gateway:
                 self.agents.close()
                 watch.cancel()
             await self.engines.aclose()
+            if self._carrier is not None:
+                await self._carrier.aclose()
             await self.store.close()
         finally:
             self._stopped.set()
@@ -118,6 +123,10 @@ class Gateway:
         with suppress(TimeoutError):
             async with asyncio.timeout(STOP_SECONDS):
                 await self._stopped.wait()
+
+    def _carrier_api(self) -> TwilioRest | None:
+        sid, token = self.settings.twilio_account_sid, self._carrier_token()
+        return None if sid is None or token is None else TwilioRest(sid, token, self.settings.twilio_base_url)
 
     def _carrier_token(self) -> str | None:
         token = self.settings.twilio_auth_token
