@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from demo.dialling import Dial, place_call
 from tests.phone_rig import NUMBER, running
@@ -12,7 +13,7 @@ from tests.virtual_time import event_loop_policy as event_loop_policy
 
 async def test_a_caller_whose_stream_never_opens_is_let_go_at_the_carrier() -> None:
     async with SimulatedTwilioRest().running() as carrier:
-        account = {
+        account: dict[str, Any] = {
             "twilio_account_sid": carrier.account_sid,
             "twilio_auth_token": carrier.auth_token,
             "twilio_base_url": carrier.base_url,
