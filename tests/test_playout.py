@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import random
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -152,6 +153,19 @@ def test_first_audio_leaves_at_once_and_small_then_the_lead_fills() -> None:
     assert due is not None
     assert playout.pull(due - 0.001) == []
     assert len(playout.pull(due)) == 1
+
+
+def test_a_beat_that_falls_on_the_due_moment_and_trembles_does_not_shake_the_pacing() -> None:
+    playout, trembling = Playout(MULAW_8K), random.Random(1)
+    playout.begin("u")
+    playout.append("u", bytes(8000 * 20))
+    playout.pull(0.0)
+    sent: list[float] = []
+    for beat in range(1, 500):
+        now = beat * 0.02 + trembling.uniform(-0.0015, 0.0015)
+        sent += [now for item in playout.pull(now) if isinstance(item, Audio)]
+    assert len(sent) > 150
+    assert all(0.056 < later - earlier < 0.064 for earlier, later in pairwise(sent[3:]))
 
 
 def test_final_mark_goes_out_with_the_last_byte_even_when_finish_comes_late() -> None:

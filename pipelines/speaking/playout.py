@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+from pipelines.metronome import TICK
 from pipelines.speaking.utterance_state import UtteranceAudio, UtteranceState
 from providers.base import AudioFormat, Encoding
 
@@ -93,6 +94,8 @@ class Playout:
         self._sent = 0
         self._last_mark = 0
         self._ends_at = float("-inf")
+        self._aim = self._lead
+        self._waited = False
         self._anchor = (0, 0.0)
         self._certain: int | None = None
 
@@ -157,7 +160,8 @@ class Playout:
             entry = self._to_send[0]
             size = self._next_size(entry, now)
             if size:
-                if not self._fits(size, now):
+                if self._ahead(size, now) > self._aim + _SLACK:
+                    self._waited = True
                     break
                 self._send(entry, size, now, out)
             elif entry.finished:
@@ -174,7 +178,7 @@ class Playout:
             entry = self._to_send[0]
             size = self._next_size(entry, now)
             if size:
-                dues.append(max(now, self._ends_at + size / self._rate - self._lead))
+                dues.append(max(now, self._ends_at + size / self._rate - self._aim))
             elif entry.finished:
                 dues.append(now)
         if self._open:
@@ -233,8 +237,13 @@ class Playout:
         whole = len(entry.unsent) // self._sample * self._sample
         return min(self._first_chunk if self._dry(now) else self._chunk, whole)
 
-    def _fits(self, size: int, now: float) -> bool:
-        return max(self._ends_at, now) + size / self._rate - now <= self._lead + _SLACK
+    def _ahead(self, size: int, now: float) -> float:
+        return max(self._ends_at, now) + size / self._rate - now
+
+    def _keep_step(self, ahead: float) -> None:
+        """Aim between two ticks: a chunk due just at one would miss it as often as not, and go a whole tick late."""
+        if self._waited and self._aim == self._lead and ahead > self._lead - TICK:
+            self._aim = ahead + TICK / 2 if ahead + TICK / 2 <= self._lead else ahead - TICK / 2
 
     def _send(self, entry: UtteranceAudio, size: int, now: float, out: list[Audio | Mark]) -> None:
         restarts = self._dry(now)
@@ -243,6 +252,7 @@ class Playout:
             self._anchor = (self._head(now), now)
             self._certain = self._sent
             self._ends_at = now
+            self._aim, self._waited = self._lead, False
         if entry.state is UtteranceState.WAITING:
             entry.move(UtteranceState.PLAYING)
             entry.start = self._sent
@@ -251,6 +261,7 @@ class Playout:
         entry.sent += size
         self._sent += size
         self._ends_at += size / self._rate
+        self._keep_step(self._ends_at - now)
         # A mark right after the first chunk of a stretch tells when the far end really began to play it.
         due = restarts or self._sent - self._last_mark >= self._mark_every
         at_end = entry.finished and len(entry.unsent) < self._sample
