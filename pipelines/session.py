@@ -21,7 +21,7 @@ from pipelines.watch import SessionWatch
 from providers.base import SpeechToText, TextToSpeech
 from providers.errors import ProviderError
 from wire.commands import SessionConfigure
-from wire.config import CallConfig, FluxStt, TurnMode
+from wire.config import CallConfig, FluxStt
 from wire.errors import ConfigError
 from wire.events import SessionConfigured
 
@@ -75,9 +75,8 @@ class Session:
         def open_stt() -> SpeechToText:
             return parts.open_stt(config.stt)
 
-        if config.turn.mode is TurnMode.NATIVE:
-            sure = config.stt.min_confidence if isinstance(config.stt, FluxStt) else None
-            native = NativeTurns(machine, config.language, sure or 0.0)
+        if isinstance(config.stt, FluxStt):
+            native = NativeTurns(machine, config.language, config.stt.min_confidence or 0.0)
             return EarsParts(parts.medium.audio, open_stt, native, parts.vad)
         detected = DetectedTurns(machine, config.turn, config.vad)
         return EarsParts(parts.medium.audio, open_stt, detected, parts.vad, parts.turn_model)

@@ -80,7 +80,10 @@ class Line:
 
 
 def line(
-    mode: TurnMode = TurnMode.SMART_TURN, interruption: InterruptionConfig | None = None, window: int | None = None
+    mode: TurnMode = TurnMode.SMART_TURN,
+    interruption: InterruptionConfig | None = None,
+    window: int | None = None,
+    recheck_ms: int = 0,
 ) -> Line:
     ids = itertools.count(1)
     rules = TurnRules(
@@ -89,7 +92,7 @@ def line(
         new_id=lambda: f"u{next(ids)}",
         pending_window_ms=window,
     )
-    config = TurnConfig(mode=mode, max_silence_ms=800 if mode is TurnMode.SILENCE else 3000)
+    config = TurnConfig(mode=mode, max_silence_ms=800 if mode is TurnMode.SILENCE else 3000, recheck_ms=recheck_ms)
     return Line(DetectedTurns(TurnMachine(rules), config, VadConfig()))
 
 
@@ -307,3 +310,22 @@ def test_silence_mode_ends_the_turn_by_the_timer_alone() -> None:
     assert call.names()[-1] == "turn.end"
     assert "turn.pause" not in call.names()
     assert not any(isinstance(output, AskModel) for _, output in call.log)
+
+
+def test_native_mode_trusts_the_endpoint_of_the_recogniser() -> None:
+    call = line(TurnMode.NATIVE).voice(800).quiet(400)
+    call.turns.transcript(Transcript("book a table", is_final=True))
+    call.quiet(600)
+    assert "turn.end" not in call.names()
+    call.turns.transcript(Transcript("", is_final=True, speech_final=True))
+    call.quiet(64)
+    assert call.last("turn.end")["text"] == "book a table"
+    assert not any(isinstance(output, AskModel | AskFinal) for _, output in call.log)
+
+
+def test_an_unsure_model_is_asked_again_only_when_that_was_configured() -> None:
+    once = line().voice(800).quiet(400).final("I would like").verdict(0.1).quiet(1500)
+    assert sum(isinstance(output, AskModel) for _, output in once.log) == 1
+    again = line(recheck_ms=500).voice(800).quiet(400).final("I would like").verdict(0.1).quiet(1150)
+    assert sum(isinstance(output, AskModel) for _, output in again.log) == 3
+    assert again.verdict(0.9).last("turn.end")["text"] == "I would like"

@@ -3,6 +3,7 @@
 For every recogniser without turns of its own (behaviour §6.4). Once per silence: after `min_silence_ms` the recogniser
 is asked for its final words and the model for a verdict; a confident verdict plus words ends the turn, an unsure one
 pauses it until the user goes on or `max_silence_ms` have passed. In `silence` mode there is no model, only the timer.
+In `native` mode the recogniser's own endpoint counts, after `native_silence_ms`.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ class DetectedTurns:
         self._overlap_final_asked = False
         self._blip = False
         self._skip_final = False
+        self._endpoint = False
+        """The recogniser believes that the speaker paused."""
+        self._asked_ms = 0
         self._ended_voice_ms = -1
         self._directives: list[Output] = []
 
@@ -84,6 +88,8 @@ class DetectedTurns:
             self._skip_final = not transcript.is_final
             return
         machine, now = self.machine, self._voice.now_ms
+        if transcript.speech_final:
+            self._endpoint = True
         if machine.state is TurnState.BOT_SPEAKING:
             if transcript.is_final:
                 machine.overlap_words(now, final=transcript.text)
@@ -121,18 +127,25 @@ class DetectedTurns:
     def _listening(self) -> None:
         if self._voice.offset():
             self.machine.speech_ended()
+        if self._voice.silence_ms == 0:
+            self._endpoint = False
         if self._voice.silence_ms >= self._vad.min_silence_ms:
             self.machine.speech_ended()
             self.machine.analyze()
             self._silence += 1
             self._score = self._end_wanted_ms = None
             self._paused = self._final_seen = False
-            self._directives.append(AskFinal())
-            if self._turn.mode is TurnMode.SMART_TURN:
-                self._directives.append(AskModel(self._silence))
+            if self._turn.mode is not TurnMode.NATIVE:
+                self._directives.append(AskFinal())
+            self._ask_model()
             if self.machine.words_settled:
                 self._final_seen = True
                 self._words_known(self._voice.now_ms)
+
+    def _ask_model(self) -> None:
+        if self._turn.mode is TurnMode.SMART_TURN:
+            self._asked_ms = self._voice.now_ms
+            self._directives.append(AskModel(self._silence))
 
     def _quiet(self) -> None:
         """Nobody speaks. A sound too short for speech may have been a word: ask the recogniser."""
@@ -168,6 +181,10 @@ class DetectedTurns:
             self._end_if_words(now)
         elif silence >= EMPTY_WAIT_MS and not self.machine.fresh_text:
             self.machine.abandon(now)
+        elif self._endpoint and self._turn.mode is TurnMode.NATIVE and silence >= self._turn.native_silence_ms:
+            self._end_if_words(now)
+        elif self._paused and 0 < self._turn.recheck_ms <= now - self._asked_ms:
+            self._ask_model()
 
     def _resumed(self, frame: VadFrame) -> bool:
         if self._voice.voiced_run_ms < self._vad.resume_min_ms or frame.probability < self._vad.threshold:
