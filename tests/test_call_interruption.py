@@ -189,3 +189,32 @@ async def test_a_caller_who_speaks_over_the_greeting_is_heard_and_gets_turn_one(
         assert (end["turn_id"], end["text"]) == (1, "I want to book a table")
         await agent.say(call, "Gladly.", "m1", end["message_id"])
         await agent.wait("bot.finished", message_id="m1")
+
+
+@pytest.mark.parametrize("before_s", [0.3, 0.8, 1.3, 1.7])
+async def test_a_caller_who_talks_across_the_end_of_a_bot_that_may_not_be_stopped_is_answered(before_s: float) -> None:
+    greeting = "alpha bravo charlie delta echo"
+    async with running([Say("I want to book a table for two")]) as rig:
+        agent = await rig.agent(interruption=False, greeting=greeting)
+        caller, _ = await rig.call(agent)
+        await agent.wait("bot.speaking")
+        await asyncio.sleep(len(greeting) * 0.06 - before_s)
+        end = await take_turn(agent, caller, "I want to book a table for two")
+        assert agent.count("bot.finished") == 1
+        assert (end["turn_id"], end["text"]) == (1, "I want to book a table for two")
+
+
+async def test_a_caller_may_interrupt_again_and_again_and_is_always_heard() -> None:
+    words = ["no wait", "listen to me", "and another thing", "that is all thank you"]
+    async with running([Say("hello"), *map(Say, words)]) as rig:
+        agent, caller, call, _ = await bot_speaks(rig)
+        for number, text in enumerate(words):
+            await asyncio.sleep(2.5)
+            await talk_over(agent, caller, text)
+            end = await agent.wait("turn.end")
+            assert (end["turn_id"], end["text"]) == (number + 2, text)
+            await agent.say(call, MANY_WORDS, f"again{number}", end["message_id"])
+            await agent.wait("bot.speaking")
+        await agent.wait("bot.finished")
+        roles = [entry["role"] for entry in await record(agent, caller)]
+        assert roles == ["user", "assistant"] * 5
