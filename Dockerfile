@@ -25,7 +25,8 @@ RUN scripts/system_packages.sh espeak-ng && rm -rf /var/lib/apt/lists/* \
     && useradd --system --user-group --uid 10001 --no-create-home voice \
     && install -d -o voice -g voice -m 0700 /data
 COPY --from=build /app /app
-ENV HOST=0.0.0.0 DATA_DIR=/data LOG_FORMAT=json PYTHONDONTWRITEBYTECODE=1
+# onnxruntime reports its use to Microsoft unless told not to.
+ENV HOST=0.0.0.0 DATA_DIR=/data LOG_FORMAT=json PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1
 USER voice
 VOLUME /data
 EXPOSE 1337

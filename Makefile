@@ -3,6 +3,8 @@
 .PHONY: help setup run demo test lint features bench test-sdk models lock clean
 PYTHON_ENV := .venv/bin/python
 WORKERS ?= 2
+# onnxruntime reports its use to Microsoft unless told not to.
+export ORT_DISABLE_TELEMETRY := 1
 LOCK := ../.venv/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--python-version 3.11 --universal --no-header
 

@@ -20,7 +20,7 @@ from server.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ROOT / "requirements"
-TOOLS = ("bash", "cat", "dirname", "grep", "head", "id", "env", "sh")
+TOOLS = ("bash", "cat", "dirname", "env", "grep", "head", "id", "sh", "true")
 """What the set-up scripts may take for granted of a system."""
 
 
@@ -253,6 +253,12 @@ def test_commands_of_the_makefile_exist() -> None:
     assert [name for name in [*files, *modules] if not (ROOT / name).exists()] == []
 
 
+def test_nothing_is_reported_to_the_makers_of_onnxruntime() -> None:
+    """Its Linux wheels send how they are used and keep an id of the machine, unless this is set before they load."""
+    assert "\nexport ORT_DISABLE_TELEMETRY := 1\n" in text("Makefile")
+    assert "ORT_DISABLE_TELEMETRY=1" in dict(instructions())["ENV"].split()
+
+
 # --- the image ---
 
 
@@ -350,7 +356,7 @@ def test_a_copied_example_cannot_move_the_container(services: dict[str, Any]) ->
 def test_variables_of_compose_and_image_are_settings(services: dict[str, Any]) -> None:
     example = set(re.findall(r"^([A-Z_]+)=", text(".env.example"), re.MULTILINE))
     set_here = dict(instructions())["ENV"] + " " + " ".join(f"{name}=" for name in services["gateway"]["environment"])
-    names = set(re.findall(r"\b([A-Z_]+)=", set_here)) - {"PYTHONDONTWRITEBYTECODE"}
+    names = set(re.findall(r"\b([A-Z_]+)=", set_here)) - {"PYTHONDONTWRITEBYTECODE", "ORT_DISABLE_TELEMETRY"}
     assert names <= example
     assert re.findall(r"\$\{(\w+)", text("docker-compose.yml")) == []
 
