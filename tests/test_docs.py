@@ -18,7 +18,8 @@ from server.engines import Engines
 from wire import events
 from wire.commands import AnyCommand, Command, Unknown
 from wire.config import LocalStt
-from wire.events import AgentEvent, CallEvent, Event
+from wire.events import CallEvent, Event
+from wire.link_events import AgentEvent
 from wire.parsing import parse
 from wire.resolve import Scope, ServerDefaults, read_layer, resolve
 

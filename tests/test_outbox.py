@@ -7,7 +7,8 @@ import json
 import pytest
 
 from server.agents.outbox import HARD_LIMIT, INTERIM_LIMIT, METRICS_LIMIT, Outbox
-from wire.events import AudioMetrics, BotSpeaking, BotWord, MessageConfirmed, Pong, UserSpeaking
+from wire.events import AudioMetrics, BotSpeaking, BotWord, MessageConfirmed, UserSpeaking
+from wire.link_events import Pong
 
 MEBIBYTE = "x" * (1024 * 1024)
 METRICS = AudioMetrics(source="user", energy_db=-20, rms=0.1, peak=0.2, is_speech=True, vad_prob=0.9, timestamp=1.0)

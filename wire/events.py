@@ -1,8 +1,9 @@
-"""Events that the gateway sends, one type each, in the wire's own words (protocol §3).
+"""Events of calls that the gateway sends, one type each, in the wire's own words (protocol §3).
 
 `msgspec.json.encode(event)` is the frame. Fields left `UNSET` are not sent. Times named `*_ms` are integer
-milliseconds; `ts`, `timestamp`, `started_at`, `ended_at` are epoch seconds. `agent_id`, `call_id`, `session_id`, `ts` and `seq` are
-stamped by the call's event queue, not by whoever states the fact.
+milliseconds; `ts`, `timestamp`, `started_at`, `ended_at` are epoch seconds. `agent_id`, `call_id`, `session_id`, `ts`
+and `seq` are stamped by the call's event queue, not by whoever states the fact. What is not about a call is in
+`wire.link_events`.
 """
 
 from __future__ import annotations
@@ -16,100 +17,6 @@ Maybe = UnsetType
 
 class Event(msgspec.Struct, kw_only=True, tag_field="event"):
     """Anything the gateway sends to an agent's socket."""
-
-
-# --- the connection and its agents (not bound to a call) ---
-
-
-class Connected(Event, tag="connected", kw_only=True):
-    """The key was accepted."""
-
-    connection_id: str
-    org_id: str
-    protocol_version: str = "2"
-
-
-class Ping(Event, tag="ping", kw_only=True):
-    """Are you there?"""
-
-
-class Pong(Event, tag="pong", kw_only=True):
-    """Answer to the client's ping."""
-
-    timestamp: float
-
-
-class ErrorEvent(Event, tag="error", kw_only=True):
-    """A command was refused, or something went wrong. Never names another code in its text (protocol §1.8)."""
-
-    code: str
-    error: str
-    agent_id: str | Maybe = UNSET
-    call_id: str | Maybe = UNSET
-    command: str | Maybe = UNSET
-    phone: str | Maybe = UNSET
-    ref: str | Maybe = UNSET
-    owner: str | Maybe = UNSET
-    holder_alive: bool | Maybe = UNSET
-    retry_after_s: float | Maybe = UNSET
-    used: int | Maybe = UNSET
-    limit: int | Maybe = UNSET
-
-
-class AgentEvent(Event, kw_only=True):
-    """Something about one agent; `agent_id` is exactly what that connection called it."""
-
-    agent_id: str
-
-
-class AgentCreated(AgentEvent, tag="agent.created", kw_only=True):
-    """The agent may be used now."""
-
-
-class AgentResumed(AgentEvent, tag="agent.resumed", kw_only=True):
-    """A known agent was bound again."""
-
-
-class AgentConfigured(AgentEvent, tag="agent.configured", kw_only=True):
-    """New defaults for future calls."""
-
-
-class AgentRemoved(AgentEvent, tag="agent.removed", kw_only=True):
-    """The agent is gone, its calls ended."""
-
-
-class AgentDisplaced(AgentEvent, tag="agent.displaced", kw_only=True):
-    """An operator took the agent away from this connection."""
-
-    reason: str
-
-
-class ChannelAdded(AgentEvent, tag="channel.added", kw_only=True):
-    """`ref` is what the client sent, or the type where there is none."""
-
-    type: str
-    ref: str
-
-
-class ChannelConfigured(AgentEvent, tag="channel.configured", kw_only=True):
-    """New defaults for future calls of that channel."""
-
-    ref: str
-
-
-class ChannelRemoved(AgentEvent, tag="channel.removed", kw_only=True):
-    """No more calls from there."""
-
-    ref: str
-
-
-class DevConfigured(AgentEvent, tag="dev.configured", kw_only=True):
-    """The callers that reach this development agent."""
-
-    callers: list[str]
-
-
-# --- one call ---
 
 
 class CallEvent(Event, kw_only=True):
@@ -416,3 +323,22 @@ class CallError(CallEvent, tag="error", kw_only=True):
 
     code: str
     error: str
+
+
+class TurnAudio(CallEvent, tag="turn.audio", kw_only=True):
+    """The sound of the user's whole turn; `audio` is a base64 WAV file of 16-bit mono samples."""
+
+    turn_id: int
+    audio: str
+    sample_rate: int
+    format: str = "wav"
+
+
+class BotAudioComplete(CallEvent, tag="bot.audio.complete", kw_only=True):
+    """The sound of a message as far as the caller heard it; `audio` as in `turn.audio`."""
+
+    message_id: str
+    audio: str
+    sample_rate: int
+    duration_ms: int
+    format: str = "wav"

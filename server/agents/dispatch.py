@@ -36,7 +36,7 @@ from wire.commands import (
     Pong,
     RegistrationCommand,
 )
-from wire.events import ErrorEvent
+from wire.link_events import ErrorEvent
 
 log = structlog.get_logger(__name__)
 

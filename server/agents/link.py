@@ -18,9 +18,10 @@ from pipelines.clock import Clock
 from server.agents.outbox import Outbox
 from server.throttle import TokenBucket
 from wire.commands import AnyCommand, Connect, Ping, Pong, Unknown
-from wire.events import Connected, ErrorEvent, Event
-from wire.events import Ping as PingEvent
-from wire.events import Pong as PongEvent
+from wire.events import Event
+from wire.link_events import Connected, ErrorEvent
+from wire.link_events import Ping as PingEvent
+from wire.link_events import Pong as PongEvent
 from wire.parsing import BadCommand, FrameError, parse
 
 log = structlog.get_logger(__name__)

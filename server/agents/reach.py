@@ -11,7 +11,7 @@ from server.agents.registry import AgentRegistry
 from server.store.base import AgentKey, Callers
 from transports.twilio.numbers import normalise
 from wire.commands import ChannelAdd, ChannelConfigure, ChannelRemove, DevConfig
-from wire.events import ChannelAdded, ChannelConfigured, ChannelRemoved, DevConfigured
+from wire.link_events import ChannelAdded, ChannelConfigured, ChannelRemoved, DevConfigured
 from wire.resolve import Scope
 
 _ATTEMPTS = 3

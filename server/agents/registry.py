@@ -21,7 +21,7 @@ from server.agents.configuration import ConfigRules
 from server.agents.link import AgentLink
 from server.store.base import AgentKey, Store
 from wire.commands import AgentCreate, RawConfig
-from wire.events import AgentConfigured, AgentCreated, AgentDisplaced, AgentRemoved, AgentResumed
+from wire.link_events import AgentConfigured, AgentCreated, AgentDisplaced, AgentRemoved, AgentResumed
 from wire.resolve import Scope
 
 log = structlog.get_logger(__name__)
