@@ -9,22 +9,24 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import structlog
-from providers.local.espeak import EspeakSpeech
-from providers.local.sphinx import LocalSpeechToText
-from providers.local.sphinx_process import aclose_shared
 from pydantic import SecretStr
 
 from pipelines.listening.ears import OpenVoiceActivity
 from providers.base import AudioFormat, EndOfTurnModel, LanguageModel, SpeechToText, TextToSpeech
-from providers.deepgram.flux import DeepgramAccess, FluxSpeechToText
+from providers.deepgram.flux import FluxSpeechToText
+from providers.deepgram.link import DeepgramAccess
+from providers.deepgram.nova import NovaSpeechToText
 from providers.elevenlabs import ElevenLabsAccess, ElevenLabsSpeech
 from providers.errors import KeyRequired
+from providers.local.espeak import EspeakSpeech
 from providers.local.smart_turn import SmartTurn
+from providers.local.sphinx import LocalSpeechToText
+from providers.local.sphinx_process import aclose_shared
 from providers.local.vad import SileroVad
 from providers.openai import OpenAiAccess, OpenAiModels
 from providers.openai_wire import quirks_of
 from server.settings import Settings
-from wire.config import ElevenLabsVoice, FluxStt, LocalStt, LocalVoice, SttConfig, VoiceConfig
+from wire.config import ElevenLabsVoice, FluxStt, LocalStt, LocalVoice, NovaStt, SttConfig, VoiceConfig
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +67,7 @@ class CallEngines(Protocol):
 class Engines:
     """The vendors that the settings give keys for, and the built-in ones."""
 
-    served = frozenset({"deepgram-flux", "elevenlabs", "openai"})
+    served = frozenset({"deepgram-flux", "deepgram", "elevenlabs", "openai"})
     """The vendors this build can serve, as the wire names them; `local` is always there."""
 
     def __init__(self, settings: Settings) -> None:
@@ -76,6 +78,7 @@ class Engines:
         self.turn_model: SmartTurn = SmartTurn()
         self._stt: dict[type[SttConfig], OpenStt] = {
             FluxStt: lambda config, line: FluxSpeechToText(config, line, deepgram),
+            NovaStt: lambda config, line: NovaSpeechToText(config, line, deepgram),
             LocalStt: lambda config, _line: LocalSpeechToText(config),
         }
         self._voices: dict[type[VoiceConfig], OpenVoice] = {

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from providers.base import MULAW_8K, AudioFormat, NativeTurn, SttEvent, TurnMoment
+from providers.base import MULAW_8K, AudioFormat, NativeTurn, SpeechToText, SttEvent, TurnMoment
 from providers.deepgram.flux import FluxSpeechToText
 from providers.deepgram.link import DeepgramAccess
 from providers.errors import ProviderError
@@ -28,7 +28,7 @@ def flux(sim: FluxSimulator, config: FluxStt | None = None, audio: AudioFormat =
 class Hearing:
     """Collects what a recogniser tells, until its end."""
 
-    def __init__(self, stt: FluxSpeechToText) -> None:
+    def __init__(self, stt: SpeechToText) -> None:
         self.stt = stt
         self.events: list[SttEvent] = []
         self.failure: ProviderError | None = None
