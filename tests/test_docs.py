@@ -15,7 +15,7 @@ import pytest
 
 from providers.local.sphinx import check_grammar
 from server.engines import Engines
-from wire import events
+from wire import events, link_events
 from wire.commands import AnyCommand, Command, Unknown
 from wire.config import LocalStt
 from wire.events import CallEvent, Event
@@ -88,7 +88,7 @@ def commands() -> dict[str, type[Command]]:
 
 def event_types() -> dict[str, list[type[Event]]]:
     found: dict[str, list[type[Event]]] = {}
-    for value in vars(events).values():
+    for value in {**vars(link_events), **vars(events)}.values():
         if isinstance(value, type) and issubclass(value, Event) and value not in (Event, AgentEvent, CallEvent):
             found.setdefault(str(value.__struct_config__.tag), []).append(value)
     return found
