@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Coroutine
 from enum import Enum, auto
 
-import msgspec
 import structlog
 
 from pipelines.attention import Attention
@@ -49,10 +48,8 @@ from wire.commands import (
 from wire.config import CallConfig
 from wire.events import (
     CallDtmfReceived,
-    CallEnded,
     CallError,
     CallEvent,
-    CallStarted,
     EagerTurn,
     SpeechStarted,
     TurnContinued,
@@ -153,7 +150,7 @@ class Call:
         """The agent's socket, and what it calls the agent. On a call that lives already: the agent is back."""
         self.events.attach_owner(sink, agent_id)
         if self.state is CallState.LIVE:
-            self.events.publish(self._started(resumed=True))
+            self.events.publish(self._facts.started(self._session.config.language, resumed=True))
 
     def detach(self) -> None:
         """The agent's socket is gone."""
@@ -172,7 +169,8 @@ class Call:
             self._log.exception("call_not_settled")
         try:
             if started:
-                self.events.publish(self._ended(reason))
+                times = (self._started_at, self._clock.wall())
+                self.events.publish(self._facts.ended(reason, times, self._dialogue.record()))
         finally:
             self.events.close()
             self._log.info("call_ended", reason=reason)
@@ -311,7 +309,7 @@ class Call:
         self._watch.start(self._clock.now())
         for warning in self._session.config.warnings:
             self._log.warning("call_config", note=warning)
-        self.events.publish(self._started(resumed=False))
+        self.events.publish(self._facts.started(self._session.config.language))
         self._meter()
         tasks.create_task(self._ears.run(tasks), name="ears")
         tasks.create_task(self._mouth.run(tasks), name="mouth")
@@ -400,29 +398,3 @@ class Call:
                 await asyncio.gather(self._parts.medium.hang_up(), self._session.voice.aclose())
         except TimeoutError:
             self._log.warning("call_release_late")
-
-    def _started(self, *, resumed: bool) -> CallStarted:
-        facts = self._facts
-        return CallStarted(
-            from_=facts.from_,
-            to=facts.to,
-            direction=facts.direction,
-            transport=facts.transport,
-            metadata=facts.metadata,
-            language=self._session.config.language.split("-")[0],
-            resumed=True if resumed else msgspec.UNSET,
-        )
-
-    def _ended(self, reason: str) -> CallEnded:
-        facts, now = self._facts, self._clock.wall()
-        return CallEnded(
-            reason=reason,
-            from_=facts.from_,
-            to=facts.to,
-            direction=facts.direction,
-            metadata=facts.metadata,
-            messages=self._dialogue.record(),
-            duration_seconds=round(now - self._started_at, 3),
-            started_at=self._started_at,
-            ended_at=now,
-        )

@@ -14,6 +14,7 @@ from pipelines.metronome import Metronome
 from providers.base import EndOfTurnModel, LanguageModel, SpeechToText, TextToSpeech
 from wire.commands import RawConfig
 from wire.config import CallConfig, LlmConfig, SttConfig, VoiceConfig
+from wire.events import CallEnded, CallMessage, CallStarted
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,33 @@ class CallFacts:
     direction: str
     transport: str
     metadata: dict[str, msgspec.Raw]
+
+    def started(self, language: str, *, resumed: bool = False) -> CallStarted:
+        """The call's first frame; `resumed` when the agent has come back to it."""
+        return CallStarted(
+            from_=self.from_,
+            to=self.to,
+            direction=self.direction,
+            transport=self.transport,
+            metadata=self.metadata,
+            language=language.split("-")[0],
+            resumed=True if resumed else msgspec.UNSET,
+        )
+
+    def ended(self, reason: str, times: tuple[float, float], messages: list[CallMessage]) -> CallEnded:
+        """The call's last frame; `times` are those of its beginning and its end (epoch seconds)."""
+        began, ended = times
+        return CallEnded(
+            reason=reason,
+            from_=self.from_,
+            to=self.to,
+            direction=self.direction,
+            metadata=self.metadata,
+            messages=messages,
+            duration_seconds=round(ended - began, 3),
+            started_at=began,
+            ended_at=ended,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -230,8 +230,7 @@ class TurnMachine:
             self.state, self._ended_ms = TurnState.BOT_PENDING, now
             return
         self.turn_id -= 1
-        self._turn_open = False
-        self.state = TurnState.IDLE
+        self.state, self._turn_open = TurnState.IDLE, False
 
     # --- the bot, told by the call ---
 
@@ -313,8 +312,7 @@ class TurnMachine:
         """Forget the turn in progress without a word (mute, hold)."""
         self.speech_ended()
         if self.user_has_floor:
-            self.state = TurnState.IDLE
-            self._turn_open = False
+            self.state, self._turn_open = TurnState.IDLE, False
         self._words.drop_fresh()
 
     # --- inside ---
