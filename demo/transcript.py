@@ -39,6 +39,12 @@ class TurnTimes:
     ended_ms: int
     ended_at: float
     answered_ms: int | None = None
+    heard_ms: int | None = None
+    """The first word of the answer was heard."""
+
+    def since(self, at: float) -> int:
+        """Ms from the end of speech to then (epoch seconds)."""
+        return self.ended_ms + round((at - self.ended_at) * 1000)
 
 
 @dataclass(slots=True)
@@ -67,12 +73,16 @@ class Transcript:
     def table(self) -> list[str]:
         """Per-turn latencies, from the end of the caller's speech."""
         rows = [
-            "turn  final text  turn end  first audio  what was said",
-            "----  ----------  --------  -----------  -----------",
+            "turn  final text  turn end  first audio  first word  what was said",
+            "----  ----------  --------  -----------  ----------  -------------",
         ]
         for number, turn in enumerate(self.turns, start=1):
-            answered = "-" if turn.answered_ms is None else f"{turn.answered_ms} ms"
-            rows.append(f"{number:>4}  {turn.final_ms:>7} ms  {turn.ended_ms:>5} ms  {answered:>11}  {turn.text}")
+            answered, heard = (
+                "-" if moment is None else f"{moment} ms" for moment in (turn.answered_ms, turn.heard_ms)
+            )
+            rows.append(
+                f"{number:>4}  {turn.final_ms:>7} ms  {turn.ended_ms:>5} ms  {answered:>11}  {heard:>10}  {turn.text}"
+            )
         return rows
 
     def _line(self, event: CallFrame) -> str | None:
@@ -93,6 +103,7 @@ class Transcript:
                 return self._paint("bot", f"bot       {event.text}") if event.text else None
             case "bot.word":
                 self._words.append(event.word)
+                self._heard(event.ts)
                 return None
             case "bot.finished":
                 return self._paint("event", f"heard     {event.duration_ms} ms, word by word: {' '.join(self._words)}")
@@ -117,8 +128,11 @@ class Transcript:
 
     def _answered(self, at: float) -> None:
         if self.turns and self.turns[-1].answered_ms is None:
-            turn = self.turns[-1]
-            turn.answered_ms = turn.ended_ms + round((at - turn.ended_at) * 1000)
+            self.turns[-1].answered_ms = self.turns[-1].since(at)
+
+    def _heard(self, at: float) -> None:
+        if self.turns and self.turns[-1].answered_ms is not None and self.turns[-1].heard_ms is None:
+            self.turns[-1].heard_ms = self.turns[-1].since(at)
 
     def _clock(self, event: CallFrame) -> str:
         self._now = event.ts or self._now
