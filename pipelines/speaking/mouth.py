@@ -195,19 +195,13 @@ class Mouth:
         if self._playing is None and not self._queue:
             return
         self._send(now)
-        self._tell_words(now)
-        for message_id in self._playout.done(now):
-            if self._playing is not None and self._playing.message_id == message_id:
-                self._finish(self._playing)
-        self._admit()
-        if not self._room.is_set() and self._playout.unsent_ms <= AHEAD_SECONDS * 1000:
-            self._room.set()
+        self._go_on(now)
 
     def on_mark(self, name: str) -> None:
-        """The carrier played up to that mark."""
+        """The carrier played up to that mark. What is being said keeps to the beat: echoes come at any moment."""
         now = self._clock.now()
         self._playout.echoed(name, now)
-        self.beat(now)
+        self._go_on(now)
 
     # --- inside: synthesis ---
 
@@ -242,6 +236,16 @@ class Mouth:
         self.beat(self._clock.now())
 
     # --- inside: playback ---
+
+    def _go_on(self, now: float) -> None:
+        """Tell what was heard, and say the next utterance once this one is over."""
+        self._tell_words(now)
+        for message_id in self._playout.done(now):
+            if self._playing is not None and self._playing.message_id == message_id:
+                self._finish(self._playing)
+        self._admit()
+        if not self._room.is_set() and self._playout.unsent_ms <= AHEAD_SECONDS * 1000:
+            self._room.set()
 
     def _admit(self) -> None:
         """Begin to play the next utterance when it is its moment."""
