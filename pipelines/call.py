@@ -13,7 +13,9 @@ import structlog
 
 from pipelines.attention import Attention
 from pipelines.barge_in import BargeIn
+from pipelines.commands import Commands
 from pipelines.events import CallEvents, EventSink
+from pipelines.forwarding import Forwarding
 from pipelines.ids import new_id
 from pipelines.listening.directives import Output, ResumeBot, StopBot
 from pipelines.listening.ears import Ears
@@ -31,20 +33,7 @@ from pipelines.thinking.replies import Replies
 from pipelines.turn_times import TurnTimes
 from pipelines.watch import SessionWatch
 from providers.errors import ProviderError
-from wire.commands import (
-    BotCancel,
-    BotClear,
-    BotReply,
-    BotReplyStream,
-    CallCommand,
-    CallHangup,
-    CallHold,
-    CallMute,
-    CallUnhold,
-    CallUnmute,
-    LlmToolResult,
-    SessionConfigure,
-)
+from wire.commands import CallCommand, SessionConfigure
 from wire.config import CallConfig
 from wire.events import (
     CallDtmfReceived,
@@ -103,6 +92,19 @@ class Call:
         self.times = TurnTimes(parts.clock)
         self.times.listen(lambda turn: self._log.info("turn", **turn.numbers()))
         self.events.watch(self.times)
+        self._forwarding = Forwarding(parts.transfer, self._mouth, self.events, self)
+        self._forwarding.bind(self.end, config.language)
+        self._commands = Commands(
+            clock=parts.clock,
+            mouth=self._mouth,
+            orders=self._orders,
+            attention=self._attention,
+            dialogue=self._dialogue,
+            memory=self._memory,
+            forwarding=self._forwarding,
+            configure=self._configure,
+            end=self.end,
+        )
         self._organs = Organs(self._machine, self._ears, self._mouth, self._dialogue, self._watch)
         self._started_at = 0.0
         self._digits = ""
@@ -183,33 +185,9 @@ class Call:
         if self.state is CallState.ENDED:
             return
         try:
-            self._obey(command)
+            self._commands.obey(command)
         except Exception:  # noqa: BLE001 - whoever brought the command has other calls
             self._failed()
-
-    def _obey(self, command: CallCommand) -> None:
-        match command:
-            case BotReply() | BotReplyStream() | BotCancel() | BotClear():
-                self._orders.obey(command)
-                self._mouth.beat(self._clock.now())
-            case CallHangup():
-                self.end(command.reason or "client_hangup")
-            case CallMute():
-                self._attention.mute()
-            case CallUnmute():
-                self._attention.unmute()
-            case CallHold():
-                self._attention.hold(self._clock.now())
-            case CallUnhold():
-                self._attention.unhold()
-            case SessionConfigure():
-                self._session.change(command, self._organs, self.events, self)
-                self._meter()
-            case LlmToolResult():
-                self._dialogue.tool_result(command)
-            case _:
-                if not self._memory.obey(command):
-                    self._log.info("command_not_supported", command=type(command).__struct_config__.tag)
 
     # --- MediumSink ---
 
@@ -229,7 +207,8 @@ class Call:
 
     def on_gone(self, reason: str) -> None:
         """The caller's side is gone."""
-        self.end(reason)
+        if not self._forwarding.line_gone(reason):
+            self.end(reason)
 
     # --- what the ears tell ---
 
@@ -299,6 +278,10 @@ class Call:
         return self._tasks.create_task(job, name=name)
 
     # --- inside ---
+
+    def _configure(self, command: SessionConfigure) -> None:
+        self._session.change(command, self._organs, self.events, self)
+        self._meter()
 
     def _start(self, tasks: asyncio.TaskGroup) -> None:
         if self.state is not CallState.NEW:

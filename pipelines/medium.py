@@ -6,9 +6,18 @@ frame must reach the ears without waking a task. No method here blocks or raises
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from providers.base import AudioFormat
+
+
+class TransferFailed(Exception):
+    """The carrier did not connect the caller elsewhere. The text is safe to show to the agent."""
+
+
+Transfer = Callable[[str], Awaitable[None]]
+"""Connects the caller with that number or SIP address. Raises TransferFailed; takes a few seconds at most."""
 
 
 class MediumSink(Protocol):

@@ -9,7 +9,7 @@ import msgspec
 
 from pipelines.clock import Clock
 from pipelines.listening.ears import OpenVoiceActivity
-from pipelines.medium import Medium
+from pipelines.medium import Medium, Transfer
 from pipelines.metronome import Metronome
 from providers.base import EndOfTurnModel, LanguageModel, SpeechToText, TextToSpeech
 from wire.commands import RawConfig
@@ -79,3 +79,5 @@ class CallParts:
     reconfigure: Callable[[RawConfig], CallConfig]
     hold_music: bytes
     """One loop in the medium's format."""
+    transfer: Transfer | None = None
+    """Connects the caller elsewhere; None where the medium cannot."""

@@ -22,7 +22,7 @@ from server.agents.dispatch import AgentGateway
 from server.agents.endpoint import ObservedWebSocket, serve_agent
 from server.agents.link import MAX_FRAME
 from server.agents.registry import AgentRegistry
-from server.api.carrier import CarrierDoor, carrier_routes
+from server.api.carrier import FORWARD_PATH, CarrierDoor, carrier_routes
 from server.api.health import health_routes
 from server.auth import Keys
 from server.engines import CallEngines, Engines
@@ -66,6 +66,7 @@ class Gateway:
             no_agent_message=settings.no_agent_message,
             hold_music=hold_music,
             carrier=self._carrier,
+            forward_url=lambda: self.base_url + FORWARD_PATH,
         )
         self.phone = Phone(self.registry, engines, self._resolve, rules, self.metrics)
         self.metrics.gauge("gateway_agent_connections", "Agent sockets open", lambda: len(self.agents))

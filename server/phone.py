@@ -18,7 +18,7 @@ import structlog
 from pipelines.audio.tones import hold_music
 from pipelines.call import Call
 from pipelines.clock import Clock
-from pipelines.medium import MediumSink
+from pipelines.medium import MediumSink, Transfer, TransferFailed
 from pipelines.metronome import Metronome
 from pipelines.parts import CallFacts, CallParts
 from providers.base import MULAW_8K, LanguageModel, TextToSpeech
@@ -50,10 +50,14 @@ FINAL_STATUSES: Final = frozenset({"completed", "busy", "failed", "no-answer", "
 
 
 class Carrier(Protocol):
-    """What is asked of the carrier's own API."""
+    """What is asked of the carrier's own API. Both raise CarrierError."""
 
     async def hang_up(self, call_sid: str) -> None:
-        """End a call in progress. Raises CarrierError."""
+        """End a call in progress."""
+        ...
+
+    async def redirect(self, call_sid: str, twiml: str) -> None:
+        """Let a call go on with other TwiML."""
         ...
 
 
@@ -67,7 +71,9 @@ class PhoneRules:
     hold_music: bytes = b""
     """8 kHz µ-law; empty: the built-in music."""
     carrier: Carrier | None = None
-    """Ends calls whose media stream never opened; None without an account."""
+    """Ends calls whose media stream never opened, and transfers callers; None without an account."""
+    forward_url: Callable[[], str] = lambda: ""
+    """Where the carrier tells the outcome of a transfer."""
 
 
 @dataclass(slots=True, eq=False)
@@ -270,6 +276,7 @@ class Phone:
             turn_model=self._engines.turn_model,
             reconfigure=expected.session.patch,
             hold_music=self._rules.hold_music or hold_music(MULAW_8K),
+            transfer=self._transfer(expected.facts),
         )
         call = Call(expected.facts, config, parts)
         try:
@@ -286,6 +293,21 @@ class Phone:
         assert self._tasks is not None
         self._tasks.create_task(self._live(call), name=f"call {call.call_id}")
         return call
+
+    def _transfer(self, facts: CallFacts) -> Transfer | None:
+        """How this caller is connected elsewhere; the other side sees the number that was dialled."""
+        carrier = self._rules.carrier
+        if carrier is None:
+            return None
+
+        async def transfer(to: str) -> None:
+            try:
+                target = twiml.dial(reported(to), facts.to, self._rules.forward_url())
+                await carrier.redirect(facts.call_id, target)
+            except CarrierError as error:
+                raise TransferFailed(str(error)) from error
+
+        return transfer
 
     def _model(self, config: LlmConfig | None) -> LanguageModel | None:
         return None if config is None else self._engines.model(config.provider)

@@ -194,6 +194,9 @@ class DetectedTurns:
     def _words_known(self, now: int) -> None:
         if not self.machine.text:
             return
+        if self.machine.resumable:
+            self.machine.abandon(now)
+            return
         self.machine.eager(now, 0.5 if self._score is None else self._score)
         if self._end_wanted_ms is not None:
             self._end_if_words(now)

@@ -2,6 +2,7 @@
 
 Voice: `min_duration_ms` of continuous voice that is sure and loud enough. With the backchannel filter on and no word
 yet that is more than an acknowledgement, the voice must last `BACKCHANNEL_GRACE_MS` longer: an "mm-hm" is over by then.
+With such a word ("no", "stop") the voice may have pauses of `PAUSE_MS`.
 Words: at least `min_words` words that are no acknowledgement.
 The first `GREETING_GUARD_MS` of the first thing the bot says cannot be interrupted: callers breathe into the phone.
 """
@@ -14,6 +15,10 @@ from wire.config import InterruptionConfig
 BACKCHANNEL_GRACE_MS = 200
 GREETING_GUARD_MS = 600
 DIP_MS = 100
+"""Silence this long is part of the voice around it …"""
+CLOSURE_MS = 200
+"""… and this long, where the detector is sure of a voice all through: lips close for a "p"."""
+PAUSE_MS = 500
 
 
 class InterruptionGate:
@@ -24,12 +29,14 @@ class InterruptionGate:
         self._language = language
         self._run_ms = 0
         self._dip_ms = 0
+        self._spoken_ms = 0
+        self._pause_ms = 0
         self._words = 0
         self._words_before = 0
 
     def reset(self, text: str = "") -> None:
         """A new stretch begins; `text` are words already said, which count for nothing in it."""
-        self._run_ms = self._dip_ms = self._words = 0
+        self._run_ms = self._dip_ms = self._spoken_ms = self._pause_ms = self._words = 0
         self._words_before = real_words(text, self._language)
 
     def voice(self, length_ms: int, probability: float, energy_db: float) -> None:
@@ -37,13 +44,18 @@ class InterruptionGate:
         loud = energy_db >= self._config.energy_threshold_db
         if self._config.min_volume is not None:
             loud = loud and volume(energy_db) >= self._config.min_volume
-        if loud and probability >= self._config.confidence:
+        sure = probability >= self._config.confidence
+        if loud and sure:
             self._run_ms += self._dip_ms + length_ms
-            self._dip_ms = 0
+            self._spoken_ms += length_ms
+            self._dip_ms = self._pause_ms = 0
             return
         self._dip_ms += length_ms
-        if self._dip_ms > DIP_MS or self._run_ms == 0:
+        self._pause_ms += length_ms
+        if self._dip_ms > (CLOSURE_MS if sure else DIP_MS) or self._run_ms == 0:
             self._run_ms = self._dip_ms = 0
+        if self._pause_ms > PAUSE_MS:
+            self._spoken_ms = 0
 
     def text(self, text: str, bot_heard_ms: int, *, greeting: bool) -> None:
         """All words so far, those of before included. Words said while the bot is guarded will not stop it later, when
@@ -60,7 +72,9 @@ class InterruptionGate:
         if self._words >= self._config.min_words:
             return True
         needed = self._config.min_duration_ms
-        if self._config.backchannel_filter and self._words == 0:
+        if self._words:
+            return self._spoken_ms >= needed or self._run_ms >= needed
+        if self._config.backchannel_filter:
             needed += BACKCHANNEL_GRACE_MS
         return self._run_ms >= needed
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from pipelines.listening.backchannel import real_words
 from pipelines.listening.directives import Output
+from pipelines.listening.interruption import DIP_MS
 from pipelines.listening.turn import TurnMachine, TurnState
 from providers.base import NativeTurn, TurnMoment
 
@@ -34,6 +35,8 @@ class NativeTurns:
         self._kept_end: NativeTurn | None = None
         self._now = 0
         self._voice_started_ms = 0
+        self._loud_ms = 0
+        self._loud_db = 0.0
 
     def take(self) -> list[Output]:
         """Events and directives since last asked."""
@@ -62,6 +65,10 @@ class NativeTurns:
         if energy_db >= VOICE_DB:
             if now - self.machine.last_voice_ms > length_ms + 500:
                 self._voice_started_ms = now - length_ms
+            if now - self.machine.last_voice_ms > length_ms + DIP_MS:
+                self._loud_ms, self._loud_db = 0, energy_db
+            self._loud_ms += length_ms
+            self._loud_db += (energy_db - self._loud_db) * length_ms / self._loud_ms
             self.machine.last_voice_ms = now
         if self.machine.state is TurnState.BOT_SPEAKING:
             probability = 1.0 if self._talking else 0.0
@@ -87,13 +94,14 @@ class NativeTurns:
             if report.moment is TurnMoment.EAGER_END:
                 return
             report = replace(report, text="")
+        talking = self._talking
         if report.moment is TurnMoment.END:
             self._ended_index = report.turn_index
             self._talking = False
         elif report.moment in (TurnMoment.START, TurnMoment.RESUMED) or report.text:
             self._talking = report.moment is not TurnMoment.EAGER_END
         if self.machine.state is TurnState.BOT_SPEAKING:
-            self._over_the_bot(report)
+            self._over_the_bot(report, talking=talking)
         else:
             self._in_turn(report)
 
@@ -127,9 +135,12 @@ class NativeTurns:
         elif machine.state is not TurnState.LISTENING:
             machine.speech_began(self._now, self._voice_started_ms, report.confidence)
 
-    def _over_the_bot(self, report: NativeTurn) -> None:
+    def _over_the_bot(self, report: NativeTurn, *, talking: bool) -> None:
         machine = self.machine
         machine.overlapping = True
+        if not talking and self._now - machine.last_voice_ms <= DIP_MS:
+            # The recogniser needed a moment to be sure of the voice that led to its first word.
+            machine.overlap_frame(self._now, self._loud_ms, 1.0, self._loud_db)
         if report.moment is not TurnMoment.END:
             machine.overlap_words(self._now, interim=report.text)
             return

@@ -14,15 +14,11 @@ and the whole text so far (protocol §3.13).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum, auto
-
 from msgspec import UNSET
 
 from pipelines.listening.backchannel import real_words
 from pipelines.listening.directives import Output, ResumeBot, StopBot
-from pipelines.listening.interruption import InterruptionGate
+from pipelines.listening.rules import TurnRules, TurnState
 from pipelines.listening.turn_text import TurnText
 from wire.events import (
     EagerTurn,
@@ -38,30 +34,6 @@ from wire.events import (
 
 NEW_TURN_PLAYED_MS = 2000
 """A bot message heard for less was talked into, not answered: the user's turn goes on (protocol §3.13)."""
-
-
-class TurnState(Enum):
-    """Who has the floor."""
-
-    IDLE = auto()
-    LISTENING = auto()
-    ANALYZING = auto()
-    BOT_PENDING = auto()
-    BOT_SPEAKING = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class TurnRules:
-    """What the machine needs to know of a call.
-
-    `pending_window_ms`: speech later than this after `turn.end` without an answer is a new turn (agents that think for
-    themselves may never answer); None when the server answers every turn.
-    """
-
-    language: str
-    gate: InterruptionGate
-    new_id: Callable[[], str]
-    pending_window_ms: int | None = None
 
 
 class TurnMachine:
@@ -89,7 +61,8 @@ class TurnMachine:
         self._bot_since_ms = 0
         self._greeting = False
         self._stopping = False
-        self._resumable = False
+        self.resumable = False
+        """A voice stopped the bot, and no words have followed but acknowledgements."""
         self.overlapping = False
         """The user is speaking while the bot is audible, and has not (yet) stopped it."""
 
@@ -173,7 +146,7 @@ class TurnMachine:
 
     def eager(self, now: int, probability: float) -> None:
         """The turn is probably over and its words are known."""
-        if not self.text or (self._eager and self._announced == self.text):
+        if not self.text or self.resumable or (self._eager and self._announced == self.text):
             return
         self._announce(now)
         self._eager = True
@@ -201,7 +174,10 @@ class TurnMachine:
         self._start_speech(started_ms, confidence)
 
     def end(self, now: int, probability: float) -> None:
-        """The turn is over. Needs words."""
+        """The turn is over. Needs words; if they only say that the bot may go on, it does."""
+        if self.resumable:
+            self.abandon(now)
+            return
         self.speech_ended()
         self._announce(now)
         self._out.append(
@@ -221,8 +197,9 @@ class TurnMachine:
         because whoever was answering it has been told to stop."""
         self.speech_ended()
         self._words.interim("")
-        resume, self._resumable = self._resumable, False
+        resume, self.resumable = self.resumable, False
         if resume:
+            self._words.drop_fresh()
             self._out.append(ResumeBot())
         if self.text:
             if not resume:
@@ -270,6 +247,7 @@ class TurnMachine:
     def bot_stopped(self, now: int, played_ms: int, *, resumable: bool = False) -> None:
         """The bot fell silent because of `StopBot`; `played_ms` of its message were heard. If no words follow and it
         is `resumable`, it is asked to go on."""
+        self.resumable = resumable and not self._overlap_words()
         fresh = self._words.take_fresh()
         self._leave_bot()
         if played_ms < NEW_TURN_PLAYED_MS and self._turn_open:
@@ -278,7 +256,6 @@ class TurnMachine:
             self._out.append(TurnContinued(turn_id=max(1, self.turn_id), timestamp=0.0))
             self._new_turn()
         self._words.give_fresh(fresh)
-        self._resumable = resumable and not fresh
         self.state = TurnState.LISTENING
         self._start_speech(now, self._words.confidence)
         if fresh:
@@ -361,7 +338,7 @@ class TurnMachine:
         self._out.append(SpeechStarted(turn_id=self.turn_id, confidence=confidence, timestamp=0.0))
 
     def _note(self, confidence: float, language: str | None) -> None:
-        self._resumable = self._resumable and not self.fresh_text
+        self.resumable = self.resumable and not self._overlap_words()
         self._words.note(confidence, language)
 
     def _speaking_event(self) -> None:

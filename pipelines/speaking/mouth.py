@@ -90,6 +90,7 @@ class Mouth:
         self._playing: Utterance | None = None
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
+        self._over = asyncio.Event()
         self._synthesis: Synthesis | None = None
         self.sound: BotSound | None = None
         """Listens in; None: nobody does."""
@@ -105,6 +106,12 @@ class Mouth:
         tasks = [u.task for u in self._unspoken() if u.task is not None]
         if tasks:
             await asyncio.wait(tasks)
+
+    async def quiet(self) -> None:
+        """Until everything that is queued now has been heard or dropped."""
+        while self.busy:
+            self._over.clear()
+            await self._over.wait()
 
     def enqueue(self, utterance: Utterance) -> bool:
         """Say this after everything before it. False when too much is queued already."""
@@ -386,6 +393,7 @@ class Mouth:
 
     def _forget(self, utterance: Utterance) -> None:
         utterance.move(Stage.OVER)
+        self._over.set()
         utterance.close()
         utterance.audio.clear()
         if utterance.task is not None:
@@ -396,5 +404,6 @@ class Mouth:
         self._listener.on_record(utterance, heard)
 
     def _settle(self) -> None:
+        self._over.set()
         if self._playing is None and not any(self._listener.may_play(u) for u in self._queue):
             self._listener.on_silent()

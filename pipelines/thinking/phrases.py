@@ -11,7 +11,25 @@ _APOLOGY = {
     "pt": "Desculpe, tive um problema técnico. Pode repetir?",
 }
 
+_TRANSFER = {
+    "en": "One moment, I am connecting you.",
+    "es": "Un momento, le comunico.",
+    "fr": "Un instant, je vous mets en relation.",
+    "de": "Einen Moment, ich verbinde Sie.",
+    "it": "Un momento, la metto in contatto.",
+    "pt": "Um momento, vou transferir a chamada.",
+}
+
 
 def apology(language: str) -> str:
     """What a caller hears when no answer could be made; English where we do not know the language."""
-    return _APOLOGY.get(language.split("-")[0].lower(), _APOLOGY["en"])
+    return _in(_APOLOGY, language)
+
+
+def transfer(language: str) -> str:
+    """What a caller hears before being connected elsewhere, when the agent gave no words of its own."""
+    return _in(_TRANSFER, language)
+
+
+def _in(phrases: dict[str, str], language: str) -> str:
+    return phrases.get(language.split("-")[0].lower(), phrases["en"])

@@ -1,4 +1,4 @@
-"""The carrier's webhooks: `/twilio/voice` and `/twilio/status` (behaviour §3.1, §3.5)."""
+"""The carrier's webhooks: a call comes in, fares on, or was transferred (behaviour §3.1, §3.5, §3.6)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import structlog
 from fastapi import APIRouter, Request, Response
 
 from server.phone import Phone
+from transports.twilio import twiml
 from transports.twilio.signature import SIGNATURE_HEADER, Form, is_loopback, parse_form, verify_webhook
 
 log = structlog.get_logger(__name__)
 
 MAX_BODY = 64 * 1024
+FORWARD_PATH = "/twilio/forward-status"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,5 +74,13 @@ def carrier_routes(door: CarrierDoor, phone: Phone) -> APIRouter:
             return Response(status_code=403)
         phone.status(form)
         return Response(status_code=204)
+
+    @routes.post(FORWARD_PATH)
+    async def forwarded(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
+        form = await fields(request)
+        if form is None:
+            return Response(status_code=403)
+        log.info("transfer_over", call_id=form.get("CallSid", ""), outcome=form.get("DialCallStatus", ""))
+        return Response(twiml.hang_up(), media_type="text/xml")
 
     return routes

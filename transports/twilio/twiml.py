@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from twilio.twiml.voice_response import Connect, Stream, VoiceResponse
+from twilio.twiml.voice_response import Connect, Dial, Stream, VoiceResponse
 
 RejectReason = Literal["rejected", "busy"]
 
@@ -38,5 +38,24 @@ def say_and_hang_up(text: str) -> str:
     """Answer, read `text` out with the carrier's own voice, hang up."""
     response = VoiceResponse()
     response.say(text)
+    response.hangup()
+    return str(response)
+
+
+def dial(to: str, caller_id: str, action: str) -> str:
+    """Connect the caller with a number, or a `sip:` address; the outcome is told to the URL `action`."""
+    response = VoiceResponse()
+    verb = Dial(caller_id=caller_id, action=action, timeout=25, answer_on_bridge=True)
+    if to.lower().startswith(("sip:", "sips:")):
+        verb.sip(to)
+    else:
+        verb.number(to)
+    response.append(verb)
+    return str(response)
+
+
+def hang_up() -> str:
+    """Nothing more to say."""
+    response = VoiceResponse()
     response.hangup()
     return str(response)

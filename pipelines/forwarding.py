@@ -1,0 +1,92 @@
+"""Transfers the caller to somebody else (behaviour §3.6): what is queued is heard first, then the carrier is asked.
+
+A carrier that refuses leaves the call as it was. The line is cut by the transfer itself, so its end while the carrier
+is being asked is no hang-up until the carrier's answer says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from pipelines.events import CallEvents
+from pipelines.ids import new_id
+from pipelines.medium import Transfer, TransferFailed
+from pipelines.session import Spawner
+from pipelines.speaking.mouth import Mouth
+from pipelines.speaking.utterance import Origin, Utterance
+from pipelines.thinking.phrases import transfer
+from wire.commands import CallForward
+from wire.events import CallError, CallForwarded
+
+log = structlog.get_logger(__name__)
+
+DRAIN_SECONDS = 10.0
+"""What is queued may be heard for so long before the transfer."""
+
+
+class Forwarding:
+    """The transfer of one call. `transfer` is None where the medium cannot."""
+
+    def __init__(self, transfer: Transfer | None, mouth: Mouth, events: CallEvents, call: Spawner) -> None:
+        self._transfer = transfer
+        self._mouth = mouth
+        self._events = events
+        self._call = call
+        self._asking = False
+        self._gone: str | None = None
+        self._end: Callable[[str], None] = lambda _: None
+        self._language = "en"
+
+    def bind(self, end: Callable[[str], None], language: str) -> None:
+        """How to end the call, and what language the caller speaks."""
+        self._end = end
+        self._language = language
+
+    def start(self, command: CallForward) -> None:
+        """Carry out `call.forward`. A second one while the first is under way is ignored."""
+        if self._transfer is None:
+            log.warning("forward_not_supported")
+            return
+        if not self._asking:
+            self._asking = True
+            self._call.spawn(self._forward(command, self._transfer), "forward")
+
+    def line_gone(self, reason: str) -> bool:
+        """The line ended; True when it is too early to say why, and the call must not end yet."""
+        if self._asking:
+            self._gone = reason
+        return self._asking
+
+    async def _forward(self, command: CallForward, transfer_to: Transfer) -> None:
+        self._say(command.message or (transfer(self._language) if command.announce else ""))
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self._mouth.quiet()
+        except TimeoutError:
+            log.info("forward_cut_speech")
+        try:
+            await transfer_to(command.to)
+        except TransferFailed as failure:
+            self._failed(failure)
+            return
+        self._events.publish(CallForwarded(to=command.to))
+        self._end("forwarded")
+
+    def _failed(self, failure: TransferFailed) -> None:
+        self._asking = False
+        if self._gone is not None:
+            self._end(self._gone)
+            return
+        log.warning("forward_failed", error=str(failure))
+        self._events.publish(CallError(code="FORWARD_FAILED", error=str(failure)))
+
+    def _say(self, text: str) -> None:
+        if text:
+            utterance = Utterance(new_id("msg"), "", Origin.GREETING, remembered=True)
+            utterance.announced_text = text
+            utterance.write(text)
+            utterance.close()
+            self._mouth.enqueue(utterance)
