@@ -12,7 +12,8 @@ import structlog
 from pipelines.ids import new_id
 from pipelines.listening.ears import Ears
 from pipelines.listening.turn import NEW_TURN_PLAYED_MS, TurnMachine
-from pipelines.speaking.mouth import Mouth, Silenced
+from pipelines.speaking.listener import Silenced
+from pipelines.speaking.mouth import Mouth
 from pipelines.speaking.utterance import Origin, Utterance
 from pipelines.thinking.dialogue import Dialogue
 

@@ -48,6 +48,7 @@ def test_the_example_file_as_it_is_changes_nothing() -> None:
     assert load_settings(ROOT / ".env.example") == load_settings(None)
 
 
+@pytest.mark.proves("row-209")
 def test_the_settings_page_has_a_row_for_every_setting_and_no_other() -> None:
     named = re.findall(r"^\| `([A-Z][A-Z0-9_]*)` \|", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
-from typing import Protocol
 
 import structlog
 from msgspec import UNSET
@@ -19,6 +17,7 @@ from pipelines.clock import Clock
 from pipelines.events import CallEvents
 from pipelines.medium import Medium
 from pipelines.metering import BotSound
+from pipelines.speaking.listener import MouthListener, Silenced
 from pipelines.speaking.playout import Audio, Playout
 from pipelines.speaking.synthesis import Synthesis
 from pipelines.speaking.utterance import ALL_MS, Origin, Stage, Utterance
@@ -34,47 +33,6 @@ AHEAD_SECONDS = 30
 """Synthesis stops running ahead of playback at this much audio."""
 CONTINUATION_MS = 2000
 """A message heard for less did not answer anything: it is forgotten (protocol §3.13)."""
-
-
-class MouthListener(Protocol):
-    """What the mouth tells and asks the call."""
-
-    def may_play(self, utterance: Utterance) -> bool:
-        """Is this the moment for the caller to hear it?"""
-        ...
-
-    def on_audible(self, utterance: Utterance) -> None:
-        """Its first audio has left."""
-        ...
-
-    def on_reached(self, utterance: Utterance) -> None:
-        """Its first sound is in the caller's ear."""
-        ...
-
-    def on_record(self, utterance: Utterance, heard: str) -> None:
-        """These words of it were heard and count."""
-        ...
-
-    def on_silent(self) -> None:
-        """Nothing is being said and nothing is about to be."""
-        ...
-
-    def on_mouth_trouble(self, error: ProviderError) -> None:
-        """The voice failed for one utterance."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Silenced:
-    """What stopping the bot did. `played_ms` is None when nothing was being heard.
-
-    `heard` and `rest` are the two parts of what it was saying; the rest is empty when more text was still to come.
-    """
-
-    played_ms: int | None
-    message_id: str = ""
-    heard: str = ""
-    rest: str = ""
 
 
 class Mouth:
