@@ -218,3 +218,22 @@ async def test_what_was_being_said_when_the_caller_hung_up_is_in_the_record() ->
         await caller.hang_up()
         ended = await agent.wait("call.ended")
         assert [(m["role"], m["content"]) for m in ended["messages"]] == [("user", said["text"])]
+
+
+@pytest.mark.parametrize(
+    "aside", ["Well.", "The kitchen closes very soon, so please be quick."], ids=["heard", "cut off"]
+)
+async def test_what_is_said_into_a_long_turn_does_not_tear_it_in_two(aside: str) -> None:
+    long = "so I was thinking of a table for two on friday night at eight or maybe nine if that is possible"
+    async with running([Say(long)]) as rig:
+        agent = await rig.agent()
+        caller, call = await rig.call(agent)
+        caller.say(spoken(long))
+        await agent.wait("user.speaking")
+        await agent.say(call, aside, "aside")
+        end = await agent.wait("turn.end")
+        assert (end["turn_id"], end["text"]) == (1, long)
+        assert of_message(agent, "aside")[-1] in ("bot.finished", "bot.interrupted")
+        assert moments(caller, Happening.BOT_AUDIBLE)[0] < loop_time(rig, end) - 1, "not put off for ever"
+        assert agent.count("speech.started") == agent.count("speech.ended") == 1
+        assert [entry["content"] for entry in await record(agent, caller) if entry["role"] == "user"] == [long]

@@ -114,12 +114,13 @@ def _check_user(frames: list[Frame]) -> None:
     """Ids are used once, turns count up one by one, and no answer is heard while its turn is not over."""
     announced = [frame["message_id"] for frame in frames if frame["event"] == "user.message"]
     assert len(announced) == len(set(announced))
-    turn, speaking, held = 0, False, False
+    turn, speaking, held, open_turn = 0, False, False, False
     for frame in frames:
         event = frame["event"]
         if event == "speech.started":
             assert frame["turn_id"] in (turn, turn + 1)
             assert not speaking
+            assert frame["turn_id"] == turn or not open_turn, "a turn that has words ends before the next one begins"
             turn, speaking, held = frame["turn_id"], True, True
         elif event == "speech.ended":
             assert speaking
@@ -128,7 +129,7 @@ def _check_user(frames: list[Frame]) -> None:
             assert frame["message_id"] in announced
             assert frame["turn_id"] == turn
             assert frame["text"].strip()
-            held = event != "turn.end"
+            held = open_turn = event != "turn.end"
         elif event == "bot.speaking" and frame.get("text") == "":
             assert not held
 

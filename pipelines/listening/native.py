@@ -146,5 +146,5 @@ class NativeTurns:
             return
         machine.overlap_words(self._now, final=report.text)
         machine.overlap_over()
-        if real_words(report.text, self._language):
+        if real_words(report.text, self._language) or machine.within_turn:
             self._kept_end = report

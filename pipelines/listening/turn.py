@@ -65,6 +65,8 @@ class TurnMachine:
         """A voice stopped the bot, and no words have followed but acknowledgements."""
         self.overlapping = False
         """The user is speaking while the bot is audible, and has not (yet) stopped it."""
+        self.within_turn = False
+        """The bot became audible within the user's turn, which goes on whatever becomes of the bot."""
 
     # --- reading ---
 
@@ -214,7 +216,7 @@ class TurnMachine:
     def bot_audible(self, now: int, *, greeting: bool) -> None:
         """The caller begins to hear the bot."""
         if self.state is not TurnState.BOT_SPEAKING:
-            self.overlapping = self.user_has_floor
+            self.overlapping = self.within_turn = self.user_has_floor
             if self.state is not TurnState.IDLE and not self.overlapping:
                 # What was said is being answered; words from here on belong to whatever comes next.
                 self._words.park()
@@ -227,6 +229,10 @@ class TurnMachine:
     def bot_silent(self, now: int) -> None:
         """The bot has said all it had to say (or its agent stopped it)."""
         if self.state is not TurnState.BOT_SPEAKING:
+            return
+        if self.within_turn:
+            self._leave_bot()
+            self.state = TurnState.LISTENING
             return
         leftover = self._overlap_words()
         was_overlapping = self.overlapping
@@ -249,8 +255,9 @@ class TurnMachine:
         is `resumable`, it is asked to go on."""
         self.resumable = resumable and not self._overlap_words()
         fresh = self._words.take_fresh()
+        same_turn = self.within_turn or (played_ms < NEW_TURN_PLAYED_MS and self._turn_open)
         self._leave_bot()
-        if played_ms < NEW_TURN_PLAYED_MS and self._turn_open:
+        if same_turn:
             self._continue()
         else:
             self._out.append(TurnContinued(turn_id=max(1, self.turn_id), timestamp=0.0))
@@ -280,14 +287,15 @@ class TurnMachine:
     def overlap_over(self) -> None:
         """The user went quiet again and the bot goes on. Acknowledgements are forgotten, other words kept for later."""
         self.overlapping = False
-        self._speech_open = False
-        if not self._overlap_words():
+        self.speech_ended()
+        if not self.within_turn and not self._overlap_words():
             self._words.drop_fresh()
         self.rules.gate.reset(self.fresh_text)
 
     def reset(self) -> None:
         """Forget the turn in progress without a word (mute, hold)."""
         self.speech_ended()
+        self.within_turn = False
         if self.user_has_floor:
             self.state, self._turn_open = TurnState.IDLE, False
         self._words.drop_fresh()
@@ -306,7 +314,7 @@ class TurnMachine:
 
     def _leave_bot(self) -> None:
         self.rules.gate.reset()
-        self.overlapping = False
+        self.overlapping = self.within_turn = False
         self._stopping = False
 
     def _new_turn(self) -> None:
@@ -328,7 +336,7 @@ class TurnMachine:
         self._next_message()
 
     def _start_speech(self, started_ms: int, confidence: float) -> None:
-        if self._speech_open and self._out and isinstance(self._out[-1], SpeechStarted):
+        if self._speech_open:
             return
         self._speech_open = True
         self._speech_started_ms = started_ms
