@@ -26,6 +26,7 @@ from wire.commands import (
     AgentRemove,
     AgentResume,
     CallCommand,
+    CallDial,
     ChannelAdd,
     ChannelConfigure,
     ChannelRemove,
@@ -36,6 +37,7 @@ from wire.commands import (
     Pong,
     RegistrationCommand,
 )
+from wire.events import CallEnded
 from wire.link_events import ErrorEvent
 
 log = structlog.get_logger(__name__)
@@ -102,6 +104,8 @@ class AgentGateway:
             ):
                 return command
             case _:
+                if isinstance(command, CallDial):
+                    link.deliver(_not_dialled(command))
                 name = event_name(command)
                 log.info("command_not_supported", connection=link.connection_id, command=name)
                 error = ErrorEvent(code="BAD_REQUEST", error=f"{name} is not supported by this gateway", command=name)
@@ -185,3 +189,21 @@ class AgentGateway:
         agent = self.registry.find(AgentKey(call.org_id, call.slug))
         if agent is not None and agent.link is link:
             call.command(command)
+
+
+def _not_dialled(command: CallDial) -> CallEnded:
+    """Newer clients wait half a minute for a dialled call unless its end is told (protocol §3.9)."""
+    return CallEnded(
+        agent_id=command.agent_id,
+        call_id=(call_id := f"dial_{secrets.token_hex(6)}"),
+        session_id=call_id,
+        reason="failed",
+        from_=command.from_,
+        to=command.to,
+        direction="outbound",
+        metadata=command.metadata,
+        messages=[],
+        duration_seconds=0,
+        started_at=0,
+        ended_at=0,
+    )
