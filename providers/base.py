@@ -289,5 +289,5 @@ class EndOfTurnModel(Protocol):
     """Judges from the sound of the last words whether the speaker has finished."""
 
     async def probability(self, pcm: bytes, rate: int) -> float:
-        """0..1 for 16-bit mono audio of the turn (the last 8 s count). Runs off the event loop. Raises ProviderError."""
+        """0..1 for 16-bit mono audio of the turn (the last 8 s count). Off the event loop. Raises ProviderError."""
         ...
