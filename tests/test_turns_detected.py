@@ -220,6 +220,15 @@ def test_a_word_too_short_for_the_voice_detector_is_still_a_turn() -> None:
     assert call.last("turn.end")["text"] == "yes"
 
 
+def test_words_of_a_voice_that_the_detector_missed_have_no_latency_of_minutes() -> None:
+    call = said().bot(2000)
+    call.machine.bot_silent(call.now)
+    call.quiet(60_000).final("yes").quiet(40).verdict(0.9)
+    end = call.last("turn.end")
+    assert (end["text"], end["turn_id"]) == ("yes", 2)
+    assert end["latency_ms"] == pytest.approx(FRAME, abs=FRAME)
+
+
 @pytest.mark.proves("row-78", "ws-24")
 def test_a_long_loud_voice_stops_the_bot_and_begins_a_new_turn() -> None:
     call = said().bot(4000).voice(640)

@@ -171,3 +171,23 @@ def test_words_that_are_not_sure_enough_were_not_said() -> None:
     call.voice(500).say(TurnMoment.START, "mumble").say(TurnMoment.EAGER_END, "mumble").say(TurnMoment.END, "mumble")
     assert "turn.end" not in call.names()
     assert "user.message" not in call.names()
+
+
+def test_a_voice_too_soft_to_be_measured_is_timed_by_its_words_and_not_by_an_older_one() -> None:
+    call = said().bot(2000)
+    call.turns.machine.bot_silent(call.now)
+    call.level(60_000, -52.0).say(TurnMoment.START, "one").level(260, -52.0).say(TurnMoment.UPDATE, "one more")
+    call.level(700, -52.0).say(TurnMoment.UPDATE, "one more").say(TurnMoment.END, "one more")
+    assert call.last("turn.end")["latency_ms"] == 700
+    assert call.last("speech.ended")["duration_ms"] == 260
+
+
+def test_a_turn_told_by_its_end_alone_has_no_latency_of_minutes() -> None:
+    call = said().bot(2000)
+    call.turns.machine.bot_silent(call.now)
+    call.level(60_000, -52.0).say(TurnMoment.END, "yes")
+    assert call.last("turn.end")["latency_ms"] == 0
+    call.bot(500)
+    call.turns.machine.bot_silent(call.now)
+    call.voice(500).say(TurnMoment.START, "loud").quiet(300).say(TurnMoment.END, "loud again")
+    assert call.last("turn.end")["latency_ms"] == 300

@@ -19,6 +19,8 @@ FINAL_WAIT_MS = 500
 """After the verdict, how long the final words may take before the interim ones count (behaviour §6.4)."""
 EMPTY_WAIT_MS = 1000
 """A silence this long without any new word: it was noise."""
+MISSED_MS = 2000
+"""Words outside a turn whose voice was longer ago than this were said by a voice that the detector missed."""
 BLIP_MS = 90
 """Voice this long, though too short to count as speech by itself, may still have been a word ("yes")."""
 
@@ -161,6 +163,8 @@ class DetectedTurns:
         late = machine.state is TurnState.BOT_PENDING and machine.last_voice_ms == self._ended_voice_ms
         if late or not transcript.is_final or not transcript.text:
             return
+        if now - machine.last_voice_ms > MISSED_MS:
+            machine.last_voice_ms = now
         machine.speech_began(now, machine.last_voice_ms, transcript.confidence)
         machine.final(transcript.text, transcript.confidence, transcript.language)
         self._listening()

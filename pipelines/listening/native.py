@@ -17,6 +17,8 @@ from providers.base import NativeTurn, TurnMoment
 VOICE_DB = -45.0
 """Louder than this is taken for the user's voice when telling how long ago they stopped (dBFS)."""
 
+FAINT_MS = 1000
+"""Words whose voice was this long ago were said too softly for `VOICE_DB`; recognisers lag less behind."""
 EMPTY_WAIT_MS = 1500
 """A silence this long in a turn without any new word: it was noise."""
 
@@ -37,6 +39,8 @@ class NativeTurns:
         self._voice_started_ms = 0
         self._loud_ms = 0
         self._loud_db = 0.0
+        self._faint = False
+        self._text = ""
 
     def take(self) -> list[Output]:
         """Events and directives since last asked."""
@@ -63,6 +67,7 @@ class NativeTurns:
         """How loud the line is: drives interruption and latencies."""
         self._now = now
         if energy_db >= VOICE_DB:
+            self._faint = False
             if now - self.machine.last_voice_ms > length_ms + 500:
                 self._voice_started_ms = now - length_ms
             if now - self.machine.last_voice_ms > length_ms + DIP_MS:
@@ -108,6 +113,7 @@ class NativeTurns:
     def _in_turn(self, report: NativeTurn) -> None:
         machine, now = self.machine, self._now
         moment = report.moment
+        self._notice_faint(report)
         if moment in (TurnMoment.START, TurnMoment.RESUMED) or (moment is not TurnMoment.END and report.text):
             self._voice(report)
         if moment is TurnMoment.END and not machine.user_has_floor:
@@ -125,6 +131,21 @@ class NativeTurns:
             else:
                 machine.abandon(now)
 
+    def _notice_faint(self, report: NativeTurn) -> None:
+        """Of a voice too soft to be measured the recogniser tells when it was there: while the words change, or only
+        by the end of the turn. A louder voice of long before must not be taken for it."""
+        machine, ended = self.machine, report.moment is TurnMoment.END
+        silent_ms = self._now - machine.last_voice_ms
+        changed = report.text != self._text and report.moment is not TurnMoment.EAGER_END
+        known = ended and machine.user_has_floor
+        self._text = "" if ended else report.text
+        if changed and not known and silent_ms > (0 if self._faint and not ended else FAINT_MS):
+            if not self._faint:
+                self._voice_started_ms = self._now
+            self._faint = True
+            self._loud_ms, self._loud_db = 0, 0.0
+            machine.last_voice_ms = self._now
+
     def _voice(self, report: NativeTurn) -> None:
         machine = self.machine
         if machine.state is TurnState.ANALYZING:
@@ -141,6 +162,7 @@ class NativeTurns:
         if not talking and self._now - machine.last_voice_ms <= DIP_MS:
             # The recogniser needed a moment to be sure of the voice that led to its first word.
             machine.overlap_frame(self._now, self._loud_ms, 1.0, self._loud_db)
+        self._notice_faint(report)
         if report.moment is not TurnMoment.END:
             machine.overlap_words(self._now, interim=report.text)
             return
