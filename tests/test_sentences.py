@@ -142,3 +142,21 @@ def test_an_endless_sentence_is_cut_at_a_clause() -> None:
 def test_a_very_long_text_is_cut_in_reasonable_time() -> None:
     pieces = _pieces("One short sentence of the text. " * 20_000)
     assert len(pieces) == 20_000
+
+
+def test_a_text_that_stalls_gives_its_whole_words() -> None:
+    sentences = Sentences()
+    assert sentences.push("Well let me ha") == []
+    assert sentences.hurry() == ["Well let me "]
+    assert sentences.hurry() == []
+    assert sentences.push("ve a look at") == []
+    assert sentences.hurry() == ["have a look "]
+    assert sentences.flush() == ["at"]
+
+
+@pytest.mark.parametrize("text", ["", "Well", "Well then", "Ask for Dr. ", "- - - - "])
+def test_a_text_that_stalls_is_not_spoken_by_less_than_a_few_words(text: str) -> None:
+    sentences = Sentences()
+    assert sentences.push(text) == []
+    assert sentences.hurry() == []
+    assert sentences.flush() == ([text] if text else [])

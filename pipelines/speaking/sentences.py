@@ -33,6 +33,7 @@ _STOP = re.compile(
 )
 _SPACE = re.compile(r"\s")
 _WORD = re.compile(r"[^\W_]")
+_WORDS = re.compile(r"[^\W_]\S*")
 _BEFORE_DOT = re.compile(r"[^\s(\[\"'“‘«¿¡*_]*$")
 _INITIALS = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")
 _SHORT = """
@@ -71,6 +72,15 @@ class Sentences:
                 self._text = self._text[end:]
                 self._first = False
         return pieces
+
+    def hurry(self) -> list[str]:
+        """The text hardly goes on, and somebody waits for it: the whole words there are, if they can stand alone."""
+        end = _word_boundary(self._text, len(self._text))
+        if end is None or len(_WORDS.findall(self._text, 0, end)) < CLAUSE_WORDS:
+            return []
+        piece, self._text = self._text[:end], self._text[end:]
+        self._first = False
+        return [piece]
 
     def flush(self) -> list[str]:
         """The end of the text; returns what is left."""

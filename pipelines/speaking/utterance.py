@@ -30,6 +30,10 @@ class Stage(Enum):
     OVER = auto()
 
 
+FIRST_PATIENCE = 1.0
+"""Seconds that the caller waits for the first sentence of a text that is being written; then its words have to do."""
+LATER_PATIENCE = 2.5
+"""The same for later sentences: speech of earlier ones may still be heard, and whole sentences sound better."""
 ALL_MS = 2**31
 """Later than any word."""
 
@@ -75,6 +79,8 @@ class Utterance:
         """Where the words of the present attempt to speak it begin."""
         self._sentences = Sentences()
         self._pieces: deque[str] = deque()
+        self._spoken = False
+        """There has been something to speak."""
         self._closed = False
         self._more = asyncio.Event()
 
@@ -110,14 +116,19 @@ class Utterance:
         return self._closed
 
     async def pieces(self) -> AsyncIterator[str]:
-        """What to speak, piece by piece, until the utterance is closed and spoken."""
+        """What to speak, piece by piece, until the utterance is closed and spoken. A text that hardly grows is spoken
+        by its words: the caller shall not take the silence for a dead line."""
         while True:
             while self._pieces:
                 yield self._pieces.popleft()
             if self._closed:
                 return
             self._more.clear()
-            await self._more.wait()
+            try:
+                async with asyncio.timeout(LATER_PATIENCE if self._spoken else FIRST_PATIENCE):
+                    await self._more.wait()
+            except TimeoutError:
+                self._add(self._sentences.hurry())
 
     def start_over(self) -> None:
         """The voice failed in the middle: what has no speech yet is to be spoken again, after what has."""
@@ -134,6 +145,7 @@ class Utterance:
         for piece in pieces:
             spoken = speakable(piece)
             if spoken.strip():
+                self._spoken = True
                 self._pieces.append(spoken if spoken.endswith((" ", "\n")) else spoken + " ")
         if self._pieces:
             self._more.set()
