@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context, copy_context
 
 import structlog
 
@@ -24,7 +25,7 @@ class Metronome:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._members: dict[object, Callable[[float], None]] = {}
+        self._members: dict[object, tuple[Callable[[float], None], Context]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._next = 0.0
         self.lateness = 0.0
@@ -32,7 +33,8 @@ class Metronome:
 
     def join(self, key: object, beat: Callable[[float], None]) -> None:
         """Call `beat(now)` every tick until `leave(key)`. Joining again replaces."""
-        self._members[key] = beat
+        # Each beat runs in the context it joined from, so that what it logs names its own call.
+        self._members[key] = (beat, copy_context())
         if self._timer is None:
             self._next = self._clock.now() + TICK
             self._arm()
@@ -54,9 +56,9 @@ class Metronome:
     def _tick(self) -> None:
         now = self._clock.now()
         self.lateness = now - self._next
-        for key, beat in list(self._members.items()):
+        for key, (beat, context) in list(self._members.items()):
             try:
-                beat(now)
+                context.run(beat, now)
             except Exception:
                 # One call's fault must not stop the pacing of all others.
                 self._members.pop(key, None)
