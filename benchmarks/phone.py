@@ -227,7 +227,7 @@ def table(results: Sequence[Result]) -> str:
     head = [
         "scenario", "calls", "ms CPU / call-s", "core", "MB / call",
         "end of turn → audible ms: p50 / p99 / max (n)", "pacing error ms: p99 / max", "loop lag ms: p99 / max",
-        "load late ms: p99",
+        "load late ms: p99 / max",
     ]  # fmt: skip
     rows = [head, ["---", *["---:"] * (len(head) - 1)], *(_cells(result) for result in results)]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
@@ -248,7 +248,7 @@ def _cells(result: Result) -> list[str]:
         answered,
         f"{pacing.p99:.1f} / {pacing.worst:.1f}" if pacing else "",
         f"{lag.p99:.1f} / {lag.worst:.1f}" if lag else "",
-        f"{load.p99:.1f}" if load else "",
+        f"{load.p99:.1f} / {load.worst:.1f}" if load else "",
     ]
 
 
