@@ -363,9 +363,11 @@ class Call:
                 self._mouth.beat(now)
             case TurnContinued():
                 self._orders.replies.continued()
-                self._dialogue.interrupted()
-                self._mouth.drop_replies()
-            case SpeechStarted() | UserSpeaking():
+                self._barge_in.turn_continued()
+            case SpeechStarted():
+                self._watch.user_activity(now)
+            case UserSpeaking():
+                self._barge_in.words()
                 self._watch.user_activity(now)
             case _:
                 pass

@@ -133,6 +133,8 @@ def _check_user(frames: list[Frame]) -> None:
             held = open_turn = event != "turn.end"
         elif event == "bot.speaking" and frame.get("text") == "":
             assert not held
+        elif event == "bot.speaking" and frame["message_id"].startswith("msg_"):
+            held = False  # the rest after a false interruption: the turn before it is being answered again
 
 
 def _check_record(frames: list[Frame]) -> None:

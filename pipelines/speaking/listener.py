@@ -41,10 +41,11 @@ class MouthListener(Protocol):
 class Silenced:
     """What stopping the bot did. `played_ms` is None when nothing was being heard.
 
-    `heard` and `rest` are the two parts of what it was saying; the rest is empty when more text was still to come.
+    `heard` and `rest` are the two parts of what it was saying; `open` is its message when more text is still to come.
     """
 
     played_ms: int | None
     message_id: str = ""
     heard: str = ""
     rest: str = ""
+    open: Utterance | None = None

@@ -109,8 +109,8 @@ class Mouth:
         if stopped is None or played is None:
             return Silenced(None)
         heard = stopped.words.heard_text(played)
-        rest = stopped.text.removeprefix(heard).strip() if complete else ""
-        return Silenced(played, stopped.message_id, heard, rest)
+        rest = stopped.text.removeprefix(heard).lstrip()
+        return Silenced(played, stopped.message_id, heard, rest, None if complete else stopped)
 
     def drop_replies(self) -> None:
         """The user went on before hearing an answer: answers are void, other things are still to be said."""

@@ -82,6 +82,7 @@ class Utterance:
         self._spoken = False
         """There has been something to speak."""
         self._closed = False
+        self._sequel: Utterance | None = None
         self._more = asyncio.Event()
 
     @property
@@ -96,7 +97,9 @@ class Utterance:
         self.stage = stage
 
     def write(self, text: str) -> None:
-        """More text; ignored after `close`."""
+        """More text; ignored after `close`, unless somebody takes over."""
+        if self._sequel is not None:
+            self._sequel.write(text)
         if self._closed or not text:
             return
         self.text += text
@@ -105,15 +108,26 @@ class Utterance:
 
     def close(self) -> None:
         """That was all. Idempotent."""
+        if self._sequel is not None:
+            self._sequel.close()
         if not self._closed:
             self._closed = True
             self._add(self._sentences.flush())
             self._more.set()
 
     @property
+    def over(self) -> bool:
+        """True once the caller will hear no more of it."""
+        return self.stage is Stage.OVER
+
+    @property
     def closed(self) -> bool:
         """True once no more text can come."""
         return self._closed
+
+    def continue_in(self, sequel: Utterance) -> None:
+        """This one was cut off while its text was still being written: what comes now goes to that one."""
+        self._sequel = sequel
 
     async def pieces(self) -> AsyncIterator[str]:
         """What to speak, piece by piece, until the utterance is closed and spoken. A text that hardly grows is spoken

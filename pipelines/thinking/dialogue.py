@@ -120,6 +120,15 @@ class Dialogue:
         if self._model is None:
             return
         self.prepare(message_id)
+        self.go_on()
+
+    def wait(self) -> None:
+        """It is not known whether the user goes on: write on, but begin nothing new."""
+        if self._answer is not None:
+            self._answer.released.clear()
+
+    def go_on(self) -> None:
+        """The user did not go on."""
         if self._answer is not None:
             self._answer.released.set()
             self._settle(self._answer)
@@ -217,7 +226,8 @@ class Dialogue:
                         continue
                     utterance = utterance or self._new_utterance(answer)
                     utterance.write(event.text)
-                    self.history.assistant_says(utterance.message_id, utterance.text)
+                    if not utterance.over:
+                        self.history.assistant_says(utterance.message_id, utterance.text)
                 elif isinstance(event, ToolCalls):
                     calls = event.calls
         finally:
@@ -248,4 +258,5 @@ class Dialogue:
         answer.tool_rounds += 1
         follow_up = await self._tools.run(calls)
         answer.running_tools = False
+        await answer.released.wait()
         return follow_up and answer.wanted
