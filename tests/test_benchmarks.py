@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from benchmarks.phone import SCENARIOS, Result, Scene, measure, table
@@ -60,11 +58,14 @@ def test_the_table_has_a_row_a_result_and_says_what_went_unanswered() -> None:
     assert "(1, 3 unanswered)" in lines[2]
 
 
-async def test_a_short_run_of_every_scenario_measures_a_real_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.timeout(120)
+async def test_a_short_run_of_each_scene_measures_a_real_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.phone.WARM_UP_S", {Scene.IDLE: 0.0, Scene.TURNS: 0.0, Scene.TALKING: 4.5})
     seconds = {Scene.IDLE: 1.0, Scene.TURNS: 9.0, Scene.TALKING: 2.0}
-    results = await asyncio.gather(*(measure(one, 2, seconds[one.scene], None) for one in SCENARIOS))
-    assert len(table(results).splitlines()) == 2 + len(SCENARIOS)
+    one_of_each = list({one.scene: one for one in SCENARIOS}.values())
+    # One after the other: each starts two processes, and the suite has other work for both cores.
+    results = [await measure(one, 2, seconds[one.scene], None) for one in one_of_each]
+    assert len(table(results).splitlines()) == 2 + len(one_of_each)
     for result in results:
         assert result.cpu_ms > 0
         assert result.lag is not None
