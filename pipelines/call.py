@@ -107,7 +107,7 @@ class Call:
         )
         self._organs = Organs(self._machine, self._ears, self._mouth, self._dialogue, self._watch)
         self._started_at = 0.0
-        self._digits = ""
+        self._digits = self._early_digits = ""
         self._spoke = False
         self._over = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
@@ -201,6 +201,9 @@ class Call:
 
     def on_digit(self, digit: str) -> None:
         """The caller pressed a key."""
+        if self.state is CallState.NEW:
+            self._early_digits += digit
+            return
         self._digits += digit
         self._watch.user_activity(self._clock.now())
         self.events.publish(CallDtmfReceived(digit=digit, digits=self._digits))
@@ -299,6 +302,8 @@ class Call:
         self._parts.metronome.join(self, self._beat)
         if self._session.config.greeting and self._facts.direction == "inbound":
             self._greet(self._session.config.greeting)
+        for digit in self._early_digits:
+            self.on_digit(digit)
         self._log.info("call_started", transport=self._facts.transport, direction=self._facts.direction)
 
     def _meter(self) -> None:
@@ -351,6 +356,7 @@ class Call:
             case UserMessage():
                 self._watch.user_activity(now)
                 self._orders.replies.announced(event.message_id)
+                self._mouth.drop_replies()
                 self._dialogue.user_said(event.turn_id, event.message_id, event.text)
             case EagerTurn():
                 self._orders.replies.announced(event.message_id)

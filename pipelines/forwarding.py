@@ -35,7 +35,7 @@ class Forwarding:
         self._mouth = mouth
         self._events = events
         self._call = call
-        self._asking = False
+        self._asking = self._at_carrier = False
         self._gone: str | None = None
         self._end: Callable[[str], None] = lambda _: None
         self._language = "en"
@@ -56,9 +56,9 @@ class Forwarding:
 
     def line_gone(self, reason: str) -> bool:
         """The line ended; True when it is too early to say why, and the call must not end yet."""
-        if self._asking:
+        if self._at_carrier:
             self._gone = reason
-        return self._asking
+        return self._at_carrier
 
     async def _forward(self, command: CallForward, transfer_to: Transfer) -> None:
         self._say(command.message or (transfer(self._language) if command.announce else ""))
@@ -67,6 +67,7 @@ class Forwarding:
                 await self._mouth.quiet()
         except TimeoutError:
             log.info("forward_cut_speech")
+        self._at_carrier = True
         try:
             await transfer_to(command.to)
         except TransferFailed as failure:
@@ -76,7 +77,7 @@ class Forwarding:
         self._end("forwarded")
 
     def _failed(self, failure: TransferFailed) -> None:
-        self._asking = False
+        self._asking = self._at_carrier = False
         if self._gone is not None:
             self._end(self._gone)
             return

@@ -342,6 +342,8 @@ async def _hang_up(carrier: Carrier, call_id: str) -> None:
         await carrier.hang_up(call_id)
     except CarrierError as error:
         log.warning("hang_up_failed", call_id=call_id, error=str(error))
+    except Exception:
+        log.exception("hang_up_failed", call_id=call_id)
 
 
 async def _release(expected: _Expected) -> None:

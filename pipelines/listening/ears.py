@@ -328,7 +328,8 @@ class Ears:
         self._tasks.create_task(self._judge(silence, audio), name="end-of-turn verdict")
 
     async def _judge(self, silence: int, pcm: bytes) -> None:
-        assert isinstance(self._turns, DetectedTurns)
+        turns = self._turns
+        assert isinstance(turns, DetectedTurns)
         try:
             if self._parts.model is None:
                 raise ProviderError("no end-of-turn model", vendor="local", code="STT_ERROR")
@@ -337,5 +338,6 @@ class Ears:
             log.warning("turn_model_unavailable", error=str(error))
             await asyncio.sleep(WITHOUT_MODEL_SECONDS)
             probability = 1.0
-        self._turns.verdict(silence, probability)
-        self._flush()
+        turns.verdict(silence, probability)
+        if turns is self._turns:
+            self._flush()

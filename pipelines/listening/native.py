@@ -99,6 +99,8 @@ class NativeTurns:
             if report.moment is TurnMoment.EAGER_END:
                 return
             report = replace(report, text="")
+        if report.moment is not TurnMoment.END:
+            self._kept_end = None
         talking = self._talking
         if report.moment is TurnMoment.END:
             self._ended_index = report.turn_index

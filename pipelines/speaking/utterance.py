@@ -147,7 +147,7 @@ class Utterance:
     def start_over(self) -> None:
         """The voice failed in the middle: what has no speech yet is to be spoken again, after what has."""
         self.from_ms = self.spoken_ms
-        rest = self.text.removeprefix(self.words.heard_text(ALL_MS))
+        rest = self.text.lstrip().removeprefix(self.words.heard_text(ALL_MS))
         self._pieces.clear()
         self._sentences = Sentences()
         self._add(self._sentences.push(rest))

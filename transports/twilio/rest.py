@@ -79,7 +79,7 @@ class TwilioRest:
         for _ in range(_ATTEMPTS):
             try:
                 response = await self._http.post(path, data=form)
-            except httpx2.TransportError as error:
+            except httpx2.HTTPError as error:
                 failure = CarrierUnavailable(f"cannot reach Twilio: {type(error).__name__}")
                 continue
             if response.is_success:
