@@ -374,6 +374,7 @@ class Call:
                 self._watch.user_activity(now)
             case UserSpeaking():
                 self._barge_in.words()
+                self._dialogue.user_says(event.text)
                 self._watch.user_activity(now)
             case _:
                 pass

@@ -2,7 +2,9 @@
 
 An answer may be thought of before the turn is certainly over (`prepare`); it is heard, and its tools run, only after
 `answer`. What the user cuts off or makes obsolete is cancelled without a trace, except for tools that already ran:
-their results stay in the record, and the next answer waits for them rather than running them again.
+their results stay in the record, and the next answer waits for them rather than running them again. An answer of which
+nothing was heard is kept until the user says anything else: after a breath the same question is not asked, and paid
+for, again.
 """
 
 from __future__ import annotations
@@ -53,15 +55,26 @@ class Stage(Protocol):
 @dataclass(slots=True, eq=False)
 class _Answer:
     """One answer on its way. `wanted` turns False when the user went on while its tools were running; `thought` means
-    that the model has no more to say."""
+    that the model has no more to say, `written` that its last words so far are complete."""
 
     message_id: str
+    said: str
+    """What the user said."""
+    config: CallConfig
+    """The settings it was begun with: it is finished with them."""
     released: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
     running_tools: bool = False
     spoke: bool = False
     wanted: bool = True
     thought: bool = False
+    audible: bool = False
+    request: Generation | None = None
+    """What the model was asked first."""
+    text: str = ""
+    utterance: Utterance | None = None
+    """The model's last words so far, and what carries them to the caller's ear."""
+    written: bool = False
     asked_at: float | None = None
     tool_rounds: int = 0
 
@@ -77,7 +90,10 @@ class Dialogue:
         self.history = History()
         self.prompt = Prompt(config.prompt, config.vars, config.timezone)
         self._tools = ToolRounds(config.tools, self.history, stage.publish)
+        self._said = ""
         self._answer: _Answer | None = None
+        self._spare: _Answer | None = None
+        """An answer that came too early, while it may still be the right one."""
         self._tail: asyncio.Task[None] | None = None
         """Tools of an answer that nobody wants any more; the next answer waits for them."""
 
@@ -100,11 +116,16 @@ class Dialogue:
         if config.vars != old.vars:
             self.prompt.set_vars(config.vars)
         self._tools.configure(config.tools)
+        if model is None:
+            if self._answer is not None and not self._answer.released.is_set():
+                self.interrupted()
+            self._drop_spare()
 
     # --- turns ---
 
     def user_said(self, turn_id: int, message_id: str, text: str) -> None:
         """The user's words of this turn so far."""
+        self._said = text
         self.history.user(message_id, text, turn_id)
 
     def prepare(self, message_id: str) -> None:
@@ -112,7 +133,9 @@ class Dialogue:
         if self._model is None or (self._answer is not None and self._answer.message_id == message_id):
             return
         self.interrupted()
-        answer = self._answer = _Answer(message_id)
+        if self._take_up(message_id):
+            return
+        answer = self._answer = _Answer(message_id, self._said, self._config)
         answer.task = self._stage.spawn(self._think(answer, self._model), "answer")
 
     def answer(self, message_id: str) -> None:
@@ -138,17 +161,27 @@ class Dialogue:
         answer, self._answer = self._answer, None
         if answer is None or answer.task is None:
             return
-        answer.wanted = False
         if answer.running_tools:
+            answer.wanted = False
             self._tail = answer.task
-        else:
+        elif answer.audible or answer.tool_rounds:
             answer.task.cancel()
+        else:
+            self._drop_spare()
+            answer.released.clear()
+            self._spare = answer
+
+    def user_says(self, text: str) -> None:
+        """The user is speaking; the turn's words as they look now."""
+        if self._spare is not None and self._spare.said != text:
+            self._drop_spare()
 
     def finish(self, turn_id: int, unfinished: str) -> None:
         """The call is over; `unfinished` are words of a turn that did not end."""
         if self._answer is not None and self._answer.task is not None:
             self._answer.task.cancel()
         self._answer = None
+        self._drop_spare()
         if unfinished:
             self.history.user(new_id("u"), unfinished, turn_id)
 
@@ -156,6 +189,8 @@ class Dialogue:
 
     def on_audible(self, utterance: Utterance) -> None:
         """The caller begins to hear it: here is its place in the record."""
+        if self._answer is not None and utterance is self._answer.utterance:
+            self._answer.audible = True
         if utterance.origin is not Origin.SERVER:
             self.history.assistant_says(
                 utterance.message_id, utterance.text, in_llm_context=utterance.remembered or not self.thinks
@@ -183,7 +218,31 @@ class Dialogue:
         """The agent's program ran a tool."""
         self._tools.result(command)
 
+    def agent_is_back(self) -> None:
+        """The agent's program may have forgotten, or never heard, which tools it was to run."""
+        self._tools.ask_again()
+
     # --- inside ---
+
+    def _take_up(self, message_id: str) -> bool:
+        """Go on with an answer that came too early, if it is one to the very same question."""
+        answer = self._spare
+        if answer is None or answer.request != self._request(self._config):
+            self._drop_spare()
+            return False
+        self._spare, self._answer = None, answer
+        answer.message_id = message_id
+        answer.utterance = None
+        if answer.text:
+            self._speak(answer, answer.text)
+        if answer.written and answer.utterance is not None:
+            answer.utterance.close()
+        return True
+
+    def _drop_spare(self) -> None:
+        if self._spare is not None and self._spare.task is not None:
+            self._spare.task.cancel()
+        self._spare = None
 
     async def _think(self, answer: _Answer, model: LanguageModel) -> None:
         if self._tail is not None:
@@ -201,7 +260,6 @@ class Dialogue:
             if answer.wanted and not answer.spoke:
                 self._apologise(answer)
         finally:
-            self.history.forget_ephemeral()
             answer.thought = True
             self._settle(answer)
 
@@ -209,31 +267,44 @@ class Dialogue:
         """Forget an answer that is complete; one thought of too early stays, so that nobody thinks of it again."""
         if answer.thought and answer.released.is_set() and self._answer is answer:
             self._answer = None
+            self.history.forget_ephemeral()
 
     async def _generate(self, answer: _Answer, model: LanguageModel, *, last: bool) -> tuple[ToolCall, ...]:
         """One answer of the model: its words go to the mouth as they come, its tool calls are returned."""
-        assert self._config.llm is not None
-        request = Generation(
-            self._config.llm, self.history.messages_for_llm(self.system()), self._config.tools, force_text=last
-        )
+        request = self._request(answer.config, last=last)
+        answer.request = answer.request or request
+        answer.text, answer.utterance, answer.written = "", None, False
         calls: tuple[ToolCall, ...] = ()
-        utterance: Utterance | None = None
         answer.asked_at = self._clock.now() if answer.asked_at is None else answer.asked_at
         try:
             async for event in model.generate(request):
                 if isinstance(event, TextDelta):
-                    if utterance is None and not event.text.strip():
-                        continue
-                    utterance = utterance or self._new_utterance(answer)
-                    utterance.write(event.text)
-                    if not utterance.over:
-                        self.history.assistant_says(utterance.message_id, utterance.text)
+                    self._write(answer, event.text)
                 elif isinstance(event, ToolCalls):
                     calls = event.calls
         finally:
-            if utterance is not None:
-                utterance.close()
+            answer.written = True
+            if answer.utterance is not None:
+                answer.utterance.close()
         return calls
+
+    def _request(self, config: CallConfig, *, last: bool = False) -> Generation:
+        assert config.llm is not None
+        messages = self.history.messages_for_llm(self.system())
+        return Generation(config.llm, messages, config.tools, force_text=last)
+
+    def _write(self, answer: _Answer, text: str) -> None:
+        if not answer.text and not text.strip():
+            return
+        answer.text += text
+        if answer is not self._spare:
+            self._speak(answer, text)
+
+    def _speak(self, answer: _Answer, text: str) -> None:
+        utterance = answer.utterance = answer.utterance or self._new_utterance(answer)
+        utterance.write(text)
+        if not utterance.over:
+            self.history.assistant_says(utterance.message_id, utterance.text)
 
     def _new_utterance(self, answer: _Answer) -> Utterance:
         answer.spoke = True
