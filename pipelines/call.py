@@ -80,7 +80,7 @@ class Call:
         self.events = CallEvents(facts.call_id, parts.clock)
         self._machine = TurnMachine(self._session.turn_rules())
         self._ears = Ears(self._session.ears_parts(self._machine), parts.clock, self)
-        self._mouth = Mouth(parts.medium, self.events, parts.clock, self)
+        self._mouth = Mouth(self._ears.monitored(parts.medium), self.events, parts.clock, self)
         self._mouth.use_voice(parts.voice)
         self._attention = Attention(self._ears, self._mouth, Music(parts.medium, parts.hold_music), self.events)
         self._orders = Orders(self._mouth, Replies(), self.events, self._attention.reply_accepted)

@@ -14,11 +14,14 @@ from typing import Protocol
 import structlog
 
 from pipelines.audio.convert import Converter
-from pipelines.audio.levels import energy_db
+from pipelines.audio.levels import FLOOR_DB, energy_db
 from pipelines.clock import Clock
 from pipelines.listening.detected import DetectedTurns
 from pipelines.listening.directives import AskFinal, AskModel, Output
+from pipelines.listening.echo import Echo, Monitored
+from pipelines.listening.echo_words import EchoWords
 from pipelines.listening.native import NativeTurns
+from pipelines.medium import Medium
 from pipelines.metering import UserSound
 from providers.base import (
     AudioFormat,
@@ -47,6 +50,8 @@ WITHOUT_MODEL_SECONDS = 0.45
 """Added to `min_silence_ms` when the model cannot judge: 0.8 s of silence end the turn (behaviour §6.2)."""
 RESTART_DELAYS = (1.0, 2.0, 4.0, 8.0, 15.0)
 """Seconds between attempts to get a lost recogniser back. The call goes on meanwhile."""
+
+VAD_FRAME_MS = 32
 
 OpenVoiceActivity = Callable[[int, Callable[[VadFrame], None]], VoiceActivity]
 """`(rate, on_frame)` to a stream of the shared voice detector."""
@@ -97,6 +102,8 @@ class Ears:
         self._pcm_of_line = Converter(parts.line, AudioFormat(Encoding.PCM16, parts.line.rate))
         self._level = _Level(last_audio=clock.now())
         self._silence = (b"\xff" if parts.line.encoding is Encoding.MULAW else b"\0\0") * (parts.line.rate // 50)
+        self._echo = Echo(parts.line.rate)
+        self._echo_words = EchoWords()
         self._vad: VoiceActivity | None = None
         self._vad_began_ms = 0
         self._sound: UserSound | None = None
@@ -112,6 +119,10 @@ class Ears:
     def now_ms(self) -> int:
         """Audio time of the line: ms since its audio began."""
         return int(self._level.now_ms)
+
+    def monitored(self, medium: Medium) -> Medium:
+        """The bot's way to the caller: these ears must know what they may hear again."""
+        return Monitored(medium, self._echo, lambda: self.now_ms)
 
     # --- other ears in mid-call ---
 
@@ -205,10 +216,12 @@ class Ears:
         pcm = self._pcm_of_line.convert(audio)
         if self._sound is not None:
             self._sound.heard(audio)
+        self._echo.heard(pcm)
         if isinstance(self._turns, NativeTurns):
             if self._vad is not None:
                 self._vad.feed(pcm)
-            self._turns.level(int(self._level.now_ms), int(length), energy_db(pcm))
+            level = FLOOR_DB if self._echo.explains(self.now_ms, int(length)) else energy_db(pcm)
+            self._turns.level(self.now_ms, int(length), level)
             self._flush()
             return
         ring = self._level.ring
@@ -230,6 +243,8 @@ class Ears:
         if self._closed is not None:
             self._turns.pass_by(frame)
             return
+        if self._echo.explains(frame.end_ms, VAD_FRAME_MS):
+            frame = replace(frame, probability=0.0)
         self._turns.hear(frame)
         self._flush()
 
@@ -282,14 +297,21 @@ class Ears:
         if isinstance(event, SttReconnected):
             log.warning("stt_reconnected", replayed_ms=event.replayed_ms)
             return
-        if self._closed is not None:
-            self._keep(event, self._closed)
-            return
+        alone = self._echo.alone
         if isinstance(event, NativeTurn):
+            words = self._echo_words.turn(event, alone=alone)
+        else:
+            words = self._echo_words.transcript(event, alone=alone)
+        if words is None:
+            return
+        if self._closed is not None:
+            self._keep(words, self._closed)
+            return
+        if isinstance(words, NativeTurn):
             if isinstance(self._turns, NativeTurns):
-                self._turns.turn(event)
+                self._turns.turn(words)
         elif isinstance(self._turns, DetectedTurns):
-            self._turns.transcript(event)
+            self._turns.transcript(words)
         self._flush()
 
     def _keep(self, event: Transcript | NativeTurn, kept: list[str]) -> None:
