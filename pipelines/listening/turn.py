@@ -202,6 +202,8 @@ class TurnMachine:
         resume, self.resumable = self.resumable, False
         if resume:
             self._words.drop_fresh()
+            # An acknowledgement told in the same breath must not look like something said.
+            self._out = [output for output in self._out if not isinstance(output, UserSpeaking)]
             self._out.append(ResumeBot())
         if self.text:
             if not resume:
