@@ -153,6 +153,7 @@ class Call:
         self.events.attach_owner(sink, agent_id)
         if self.state is CallState.LIVE:
             self.events.publish(self._facts.started(self._session.config.language, resumed=True))
+            self._dialogue.agent_is_back()
 
     def detach(self) -> None:
         """The agent's socket is gone."""

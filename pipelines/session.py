@@ -92,7 +92,8 @@ class Session:
             return
         old, self.config, self.model = self.config, config, model
         organs.machine.rules = self.turn_rules()
-        organs.dialogue.configure(config, model)
+        if organs.dialogue.configure(config, model):
+            organs.mouth.drop_replies()
         organs.watch.configure(config.limits, self._parts.clock.now())
         if voice is not None:
             self._change_voice(voice, organs.mouth, call)

@@ -112,7 +112,7 @@ def test_a_tool_result_survives_the_interruption_of_its_reply() -> None:
     history.assistant_heard("a1", "")
     history.user("u2", "Book it for two", 1)
     assert history.tool_result("c2", "booked")
-    assert _llm(history) == [("user", "Book it for two"), ("assistant", ""), ("tool", "booked")]
+    assert _llm(history) == [("assistant", ""), ("tool", "booked"), ("user", "Book it for two")]
 
 
 def test_every_call_has_exactly_one_result() -> None:

@@ -107,19 +107,23 @@ class Dialogue:
         """True while an answer is being made."""
         return self._answer is not None
 
-    def configure(self, config: CallConfig, model: LanguageModel | None) -> None:
+    def configure(self, config: CallConfig, model: LanguageModel | None) -> bool:
         """Answer by this from the next turn on. Instructions, variables and tools change only where `config` differs
-        from what the call had: what was set during the call stays."""
+        from what the call had: what was set during the call stays. True when the model is gone before the turn it was
+        already answering had ended: that answer is withdrawn, and its words are to be dropped."""
         old, self._config, self._model = self._config, config, model
         if config.prompt != old.prompt:
             self.prompt.set_instructions(config.prompt)
         if config.vars != old.vars:
             self.prompt.set_vars(config.vars)
         self._tools.configure(config.tools)
-        if model is None:
-            if self._answer is not None and not self._answer.released.is_set():
-                self.interrupted()
-            self._drop_spare()
+        if model is not None:
+            return False
+        withdrawn = self._answer is not None and not self._answer.released.is_set()
+        if withdrawn:
+            self.interrupted()
+        self._drop_spare()
+        return withdrawn
 
     # --- turns ---
 

@@ -60,12 +60,18 @@ class History:
         return len(self.messages_for_llm(""))
 
     def user(self, message_id: str, text: str, turn_id: int | None = None) -> None:
-        """The user said `text`, cumulative for the turn: it replaces what the same turn said so far. Silence is not
-        an entry."""
+        """The user said `text`, cumulative for the turn: it replaces what the same turn said so far. Words added
+        after tools were asked for come after these. Silence is not an entry."""
         if not text.strip():
             return
+        asked_tools = False
         for entry in reversed(self._entries):
-            if isinstance(entry, _Said) and entry.role == "user" and turn_id is not None and entry.turn_id == turn_id:
+            if isinstance(entry, _Round):
+                asked_tools = True
+            elif entry.role == "user" and turn_id is not None and entry.turn_id == turn_id:
+                if asked_tools and entry.text != text:
+                    self._entries.remove(entry)
+                    break
                 entry.id, entry.text = message_id, text
                 return
         self._entries.append(_Said("user", text, message_id, turn_id))

@@ -28,7 +28,7 @@ UNKNOWN_TOOL = '{"error":"Unknown tool"}'
 class _Round:
     """A round that waits for results."""
 
-    msg_id: str
+    requests: list[ToolCallRequest]
     missing: set[str]
     silent: set[str] = field(default_factory=set[str])
     """Calls whose result asked for no further answer."""
@@ -43,6 +43,7 @@ class ToolRounds:
         self._history = history
         self._publish = publish
         self._rounds: dict[str, _Round] = {}
+        """By `msg_id`; a round that was asked for again has several."""
 
     def configure(self, tools: Sequence[Tool]) -> None:
         """Offer these from the next answer on; rounds that run keep running."""
@@ -58,11 +59,10 @@ class ToolRounds:
                 self._history.tool_result(call.id, UNKNOWN_TOOL)
         if not known:
             return True
-        waiting = _Round(f"tr_{secrets.token_hex(8)}", {call.id for call in known})
-        waiting.silent = {call.id for call in known if self._tools[call.name].no_followup}
-        self._rounds[waiting.msg_id] = waiting
         requests = [ToolCallRequest(id=call.id, name=call.name, arguments=call.arguments) for call in known]
-        self._publish(LlmToolCall(msg_id=waiting.msg_id, tool_calls=requests))
+        waiting = _Round(requests, {call.id for call in known})
+        waiting.silent = {call.id for call in known if self._tools[call.name].no_followup}
+        self._ask(waiting)
         try:
             async with asyncio.timeout(TOOL_SECONDS):
                 await waiting.complete.wait()
@@ -71,8 +71,15 @@ class ToolRounds:
             for call_id in waiting.missing:
                 self._history.tool_result(call_id, TIMED_OUT)
         finally:
-            del self._rounds[waiting.msg_id]
+            self._rounds = {msg_id: other for msg_id, other in self._rounds.items() if other is not waiting}
         return len(waiting.silent) < len(calls)
+
+    def ask_again(self) -> None:
+        """Ask an agent that is back for what is still missing, each round under another id; results for the earlier
+        id count too. The time a round may take goes on."""
+        for waiting in {id(waiting): waiting for waiting in self._rounds.values()}.values():
+            if waiting.missing:
+                self._ask(waiting)
 
     def result(self, command: LlmToolResult) -> None:
         """Results from the agent, all or some of them. Those of an unknown round are ignored."""
@@ -88,6 +95,12 @@ class ToolRounds:
                     waiting.silent.add(result.tool_call_id)
         if not waiting.missing:
             waiting.complete.set()
+
+    def _ask(self, waiting: _Round) -> None:
+        msg_id = f"tr_{secrets.token_hex(8)}"
+        self._rounds[msg_id] = waiting
+        missing = [request for request in waiting.requests if request.id in waiting.missing]
+        self._publish(LlmToolCall(msg_id=msg_id, tool_calls=missing))
 
 
 def _content(result: msgspec.Raw) -> str:
