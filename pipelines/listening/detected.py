@@ -47,6 +47,10 @@ class DetectedTurns:
         self._ended_voice_ms = -1
         self._directives: list[Output] = []
 
+    def begin(self, now_ms: int) -> None:
+        """Frames come from this audio time on."""
+        self._voice.begin(now_ms)
+
     def take(self) -> list[Output]:
         """Events and directives since last asked."""
         out = self.machine.take() + self._directives

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -145,11 +146,17 @@ class Ears:
         self._retired.append(old)
         if self._tasks is not None:
             # Closing it is what ends its events, which `run` waits for.
-            self._tasks.create_task(old.aclose(), name="old recogniser")
+            self._tasks.create_task(self._retire(old), name="old recogniser")
+
+    async def _retire(self, old: SpeechToText) -> None:
+        await old.aclose()
+        self._retired.remove(old)
 
     def _use(self, parts: EarsParts) -> None:
         self._parts = parts
         self._turns = parts.turns
+        if isinstance(parts.turns, DetectedTurns):
+            parts.turns.begin(self.now_ms)
         self._stt = parts.open_stt()
         self._to_stt = Converter(parts.line, self._stt.input)
         self._changed = asyncio.Event()
@@ -186,9 +193,10 @@ class Ears:
             return None
         words = [*self._closed, self._closed_interim]
         if self._closed_interim:
-            # The rest of what is being said now belongs to what was just told.
+            # What is being said now was told so far; what follows of it was not.
             self._turns.skip_rest()
-            self._stt.finalize()
+            if isinstance(self._turns, DetectedTurns):
+                self._stt.finalize()
         self._closed, self._closed_interim = [], ""
         return " ".join(word for word in words if word) or None
 
@@ -262,7 +270,7 @@ class Ears:
         finally:
             if self._vad is not None:
                 self._vad.close()
-            for old in self._retired:
+            for old in list(self._retired):
                 await old.aclose()
             await self._stt.aclose()
 
@@ -273,13 +281,16 @@ class Ears:
             try:
                 await self._listen(stt, changed)
             except ProviderError as error:
+                if changed.is_set():
+                    return
                 self._listener.on_ears_trouble(error)
                 if not error.retryable:
                     return
             if changed.is_set():
                 return
             await stt.aclose()
-            await asyncio.sleep(RESTART_DELAYS[min(failures, len(RESTART_DELAYS) - 1)])
+            with suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), RESTART_DELAYS[min(failures, len(RESTART_DELAYS) - 1)])
             failures += 1
             if not changed.is_set():
                 stt = self._stt = self._parts.open_stt()

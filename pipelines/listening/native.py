@@ -33,6 +33,9 @@ class NativeTurns:
         self._min_confidence = min_confidence
         self._ended_index = -1
         self._open_index = -1
+        self._open_words = 0
+        self._told_index = -1
+        self._told_words = 0
         self._talking = False
         self._kept_end: NativeTurn | None = None
         self._now = 0
@@ -48,19 +51,19 @@ class NativeTurns:
 
     def restart(self) -> None:
         """A new recogniser counts its turns from the beginning."""
-        self._ended_index = -1
+        self._ended_index = self._open_index = self._told_index = -1
         self._talking = False
 
     def overhear(self, report: NativeTurn) -> None:
         """A report that nothing may come of; keeps track of which turn the recogniser is in."""
-        self._open_index = report.turn_index
+        self._open_index, self._open_words = report.turn_index, len(report.text.split())
         if report.moment is TurnMoment.END:
             self._ended_index = report.turn_index
             self._talking = False
 
     def skip_rest(self) -> None:
-        """What is being said now was told already: the recogniser's turn counts as over."""
-        self._ended_index = self._open_index
+        """The words of the recogniser's turn so far were told already: only those after them are new."""
+        self._told_index, self._told_words = self._open_index, self._open_words
         self._talking = False
 
     def level(self, now: int, length_ms: int, energy_db: float) -> None:
@@ -95,6 +98,10 @@ class NativeTurns:
         """A report of the recogniser."""
         if report.turn_index <= self._ended_index:
             return
+        if report.turn_index == self._told_index:
+            report = self._untold(report)
+            if not report.text and not self.machine.user_has_floor and not self.machine.overlapping:
+                return
         if report.moment in (TurnMoment.EAGER_END, TurnMoment.END) and report.confidence < self._min_confidence:
             if report.moment is TurnMoment.EAGER_END:
                 return
@@ -111,6 +118,10 @@ class NativeTurns:
             self._over_the_bot(report, talking=talking)
         else:
             self._in_turn(report)
+
+    def _untold(self, report: NativeTurn) -> NativeTurn:
+        """Without the words that were told. By their number: recognisers respell words while the turn goes on."""
+        return replace(report, text=" ".join(report.text.split()[self._told_words :]))
 
     def _in_turn(self, report: NativeTurn) -> None:
         machine, now = self.machine, self._now
@@ -142,7 +153,7 @@ class NativeTurns:
         known = ended and machine.user_has_floor
         self._text = "" if ended else report.text
         if changed and not known and silent_ms > (0 if self._faint and not ended else FAINT_MS):
-            if not self._faint:
+            if silent_ms > FAINT_MS:
                 self._voice_started_ms = self._now
             self._faint = True
             self._loud_ms, self._loud_db = 0, 0.0

@@ -29,6 +29,10 @@ class Voice:
         """End of the last voiced frame."""
         self.confidence = 0.0
 
+    def begin(self, now_ms: int) -> None:
+        """The first frame follows here: the stream is older than whoever tracks it now."""
+        self._frame_end = now_ms
+
     @property
     def now_ms(self) -> int:
         """Audio time of the newest frame."""
