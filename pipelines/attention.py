@@ -6,6 +6,7 @@ forgotten. It is never a turn, an interruption or a question to the model.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum, auto
 
 from pipelines.events import CallEvents
@@ -29,8 +30,10 @@ class Hold(Enum):
 class Attention:
     """Mute and hold of one call."""
 
-    def __init__(self, ears: Ears, mouth: Mouth, music: Music, events: CallEvents) -> None:
+    def __init__(self, ears: Ears, mouth: Mouth, music: Music, events: CallEvents, on_deaf: Callable[[], None]) -> None:
+        """`on_deaf` is told before the ears close."""
         self._ears = ears
+        self._on_deaf = on_deaf
         self._mouth = mouth
         self._music = music
         self._events = events
@@ -46,7 +49,7 @@ class Attention:
     def mute(self) -> None:
         """Stop listening."""
         self._muted = True
-        self._ears.close()
+        self._turn_deaf()
         self._events.publish(CallMuted())
 
     def unmute(self) -> None:
@@ -62,7 +65,7 @@ class Attention:
             self._events.publish(CallHeld())
         elif self._hold is Hold.OFF:
             self._hold, self._hold_asked_at = Hold.COMING, now
-            self._ears.close()
+            self._turn_deaf()
             self.beat(now)
 
     def unhold(self) -> None:
@@ -76,9 +79,10 @@ class Attention:
         self._events.publish(CallUnheld(muted_transcript=text))
 
     def reply_accepted(self) -> None:
-        """Something is to be said: that ends a hold that has begun (protocol §4.7)."""
-        if self._hold is Hold.ON:
-            self.unhold()
+        """Something is to be said: that ends a hold, also one whose music has not begun (protocol §4.7)."""
+        if self._hold is Hold.COMING:
+            self._events.publish(CallHeld())
+        self.unhold()
 
     def beat(self, now: float) -> None:
         """Called every tick."""
@@ -92,6 +96,10 @@ class Attention:
     def close(self) -> None:
         """The call is over."""
         self._music.stop()
+
+    def _turn_deaf(self) -> None:
+        self._on_deaf()
+        self._ears.close()
 
     def _listen(self) -> None:
         if not self.away:

@@ -30,6 +30,7 @@ class _Cut:
     message_id: str
     heard: str
     rest: Utterance
+    waiting: tuple[Utterance, ...]
 
 
 class BargeIn:
@@ -78,15 +79,24 @@ class BargeIn:
             return
         self._resumed = True
         history = self._dialogue.history
-        history.assistant_heard(cut.message_id, cut.heard)
-        history.assistant_says(cut.rest.message_id, cut.rest.text)
+        shown = cut.rest.remembered or not self._dialogue.thinks
+        history.assistant_heard(cut.message_id, cut.heard, in_llm_context=shown)
+        history.assistant_says(cut.rest.message_id, cut.rest.text, in_llm_context=shown)
         cut.rest.announced_text = cut.rest.text
         self._mouth.enqueue(cut.rest)
+        for waiting in cut.waiting:
+            self._mouth.enqueue(_again(waiting))
         self._dialogue.go_on()
         log.info("false_interruption_resumed")
 
+    def abandon(self) -> None:
+        """The caller is no longer listened to, or the agent wants nothing more said: nothing will be spoken on."""
+        if self._cut is not None:
+            self._give_up()
+
     def _give_up(self) -> None:
         self._cut = None
+        self._machine.resumable = False
         self._dialogue.interrupted()
         self._mouth.drop_replies()
 
@@ -96,10 +106,19 @@ def _cut(silenced: Silenced) -> _Cut | None:
     more = silenced.open
     if (not silenced.rest) if more is None else more.origin is not Origin.SERVER:
         return None
-    rest = Utterance(new_id("msg"), "", Origin.GREETING, remembered=True)
+    rest = Utterance(new_id("msg"), "", Origin.GREETING, remembered=silenced.remembered)
     rest.write(silenced.rest)
     if more is None:
         rest.close()
     else:
         more.continue_in(rest)
-    return _Cut(silenced.message_id, silenced.heard, rest)
+    return _Cut(silenced.message_id, silenced.heard, rest, silenced.waiting)
+
+
+def _again(dropped: Utterance) -> Utterance:
+    """The same words as another message: of the first one, agents were told that it is over."""
+    again = Utterance(new_id("msg"), "", Origin.GREETING, remembered=dropped.remembered)
+    again.announced_text = dropped.text
+    again.write(dropped.text)
+    again.close()
+    return again

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextvars import copy_context
 from enum import Enum, auto
 
 import structlog
@@ -82,8 +83,9 @@ class Call:
         self._ears = Ears(self._session.ears_parts(self._machine), parts.clock, self)
         self._mouth = Mouth(self._ears.monitored(parts.medium), self.events, parts.clock, self)
         self._mouth.use_voice(parts.voice)
-        self._attention = Attention(self._ears, self._mouth, Music(parts.medium, parts.hold_music), self.events)
-        self._orders = Orders(self._mouth, Replies(), self.events, self._attention.reply_accepted)
+        music = Music(parts.medium, parts.hold_music)
+        self._attention = Attention(self._ears, self._mouth, music, self.events, lambda: self._barge_in.abandon())
+        self._orders = Orders(self._mouth, Replies(), self.events, parts.clock, self._attention.reply_accepted)
         self._dialogue = Dialogue(config, self._session.model, self, parts.clock)
         self._memory = MemoryDesk(self._dialogue, config.prompt, self.events)
         self._watch = SessionWatch(config.limits, self.events, self._is_busy, lambda: self._mouth.busy)
@@ -93,12 +95,13 @@ class Call:
         self.times.listen(lambda turn: self._log.info("turn", **turn.numbers()))
         self.events.watch(self.times)
         self._forwarding = Forwarding(parts.transfer, self._mouth, self.events, self)
-        self._forwarding.bind(self.end, config.language)
+        self._forwarding.bind(self.end, lambda: self._session.config.language)
         self._commands = Commands(
             clock=parts.clock,
             mouth=self._mouth,
             orders=self._orders,
             attention=self._attention,
+            barge_in=self._barge_in,
             dialogue=self._dialogue,
             memory=self._memory,
             forwarding=self._forwarding,
@@ -111,6 +114,7 @@ class Call:
         self._spoke = False
         self._over = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
+        self._context = copy_context()
 
     # --- who and where ---
 
@@ -134,6 +138,7 @@ class Call:
     async def run(self) -> None:
         """Live until the call ends, then release everything. Never raises for what a vendor or a peer does."""
         with structlog.contextvars.bound_contextvars(call_id=self.call_id, agent=self.slug):
+            self._context = copy_context()
             try:
                 async with asyncio.TaskGroup() as tasks:
                     self._start(tasks)
@@ -158,6 +163,7 @@ class Call:
     def detach(self) -> None:
         """The agent's socket is gone."""
         self.events.detach_owner()
+        self._orders.close_streams()
 
     def end(self, reason: str) -> None:
         """End now: what is in flight is settled, `call.ended` is the last frame. Idempotent."""
@@ -279,7 +285,8 @@ class Call:
     def spawn(self, job: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
         """Run something as part of this call."""
         assert self._tasks is not None
-        return self._tasks.create_task(job, name=name)
+        # Whoever asks may run in another call's context (a shared tick, a shared detector): logs must name this call.
+        return self._tasks.create_task(job, name=name, context=self._context.copy())
 
     # --- inside ---
 
@@ -325,6 +332,7 @@ class Call:
             self._ears.beat(now)
             self._mouth.beat(now)
             self._attention.beat(now)
+            self._orders.beat(now)
             self._metering.beat(now)
             reason = self._watch.beat(now)
         except Exception:  # noqa: BLE001 - without a beat the call would be mute, and never end

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import structlog
 
 from pipelines.attention import Attention
+from pipelines.barge_in import BargeIn
 from pipelines.clock import Clock
 from pipelines.forwarding import Forwarding
 from pipelines.speaking.mouth import Mouth
@@ -41,6 +42,7 @@ class Commands:
     mouth: Mouth
     orders: Orders
     attention: Attention
+    barge_in: BargeIn
     dialogue: Dialogue
     memory: MemoryDesk
     forwarding: Forwarding
@@ -51,6 +53,8 @@ class Commands:
         """Carry out one command."""
         match command:
             case BotReply() | BotReplyStream() | BotCancel() | BotClear():
+                if isinstance(command, BotCancel | BotClear):
+                    self.barge_in.abandon()
                 self.orders.obey(command)
                 self.mouth.beat(self.clock.now())
             case CallHangup():

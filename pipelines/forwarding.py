@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Protocol
 
 import structlog
 
@@ -27,10 +28,18 @@ DRAIN_SECONDS = 10.0
 """What is queued may be heard for so long before the transfer."""
 
 
+class SpeakingCall(Spawner, Protocol):
+    """The call that is transferred."""
+
+    def say(self, utterance: Utterance) -> bool:
+        """Queue speech of the server; that ends a hold."""
+        ...
+
+
 class Forwarding:
     """The transfer of one call. `transfer` is None where the medium cannot."""
 
-    def __init__(self, transfer: Transfer | None, mouth: Mouth, events: CallEvents, call: Spawner) -> None:
+    def __init__(self, transfer: Transfer | None, mouth: Mouth, events: CallEvents, call: SpeakingCall) -> None:
         self._transfer = transfer
         self._mouth = mouth
         self._events = events
@@ -38,10 +47,10 @@ class Forwarding:
         self._asking = self._at_carrier = False
         self._gone: str | None = None
         self._end: Callable[[str], None] = lambda _: None
-        self._language = "en"
+        self._language: Callable[[], str] = lambda: "en"
 
-    def bind(self, end: Callable[[str], None], language: str) -> None:
-        """How to end the call, and what language the caller speaks."""
+    def bind(self, end: Callable[[str], None], language: Callable[[], str]) -> None:
+        """How to end the call, and what language the caller speaks now."""
         self._end = end
         self._language = language
 
@@ -61,7 +70,7 @@ class Forwarding:
         return self._at_carrier
 
     async def _forward(self, command: CallForward, transfer_to: Transfer) -> None:
-        self._say(command.message or (transfer(self._language) if command.announce else ""))
+        self._say(command.message or (transfer(self._language()) if command.announce else ""))
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
                 await self._mouth.quiet()
@@ -90,4 +99,4 @@ class Forwarding:
             utterance.announced_text = text
             utterance.write(text)
             utterance.close()
-            self._mouth.enqueue(utterance)
+            self._call.say(utterance)

@@ -11,6 +11,13 @@ from pipelines.events import EventSink
 from pipelines.turn_times import TurnRecord
 from wire.events import BotInterrupted, CallEnded, CallError, CallEvent, TurnEnd
 
+REASONS = frozenset(
+    {
+        *("hangup", "client_hangup", "disconnected", "idle_timeout", "max_duration", "forwarded", "agent_removed"),
+        *("agent_disconnected", "error"),
+    }
+)
+"""What is counted by name. Agents may give reasons of their own, which are nobody else's business."""
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0, 5.0)
 
 
@@ -85,6 +92,6 @@ class _CallWatcher:
             case CallError():
                 metrics.errors.labels(event.code).inc()
             case CallEnded():
-                metrics.calls.labels(event.reason).inc()
+                metrics.calls.labels(event.reason if event.reason in REASONS else "other").inc()
             case _:
                 pass

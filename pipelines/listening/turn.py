@@ -297,8 +297,11 @@ class TurnMachine:
     def reset(self) -> None:
         """Forget the turn in progress without a word (mute, hold)."""
         self.speech_ended()
-        self.within_turn = False
+        self.within_turn = self.resumable = False
         if self.user_has_floor:
+            if self._announced is not None:
+                # Answers may be on their way: whoever makes them has to know that they are void.
+                self._out.append(TurnContinued(turn_id=self.turn_id, timestamp=0.0))
             self.state, self._turn_open = TurnState.IDLE, False
         self._words.drop_fresh()
 

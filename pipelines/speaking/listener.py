@@ -48,4 +48,7 @@ class Silenced:
     message_id: str = ""
     heard: str = ""
     rest: str = ""
+    remembered: bool = True
     open: Utterance | None = None
+    waiting: tuple[Utterance, ...] = ()
+    """What was to be said after it, wholly written, and was dropped with it."""

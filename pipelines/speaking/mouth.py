@@ -104,13 +104,15 @@ class Mouth:
         complete = stopped is not None and stopped.closed
         played = self._stop_playing(None)
         reason = "continuation" if played is not None and played < CONTINUATION_MS else "user_spoke"
+        waiting = tuple(u for u in self._queue if u.closed and u.origin is not Origin.SERVER)
         for utterance in list(self._queue):
             self._discard(utterance, reason)
         if stopped is None or played is None:
             return Silenced(None)
         heard = stopped.words.heard_text(played)
-        rest = stopped.text.removeprefix(heard).lstrip()
-        return Silenced(played, stopped.message_id, heard, rest, None if complete else stopped)
+        rest = stopped.text.lstrip().removeprefix(heard).lstrip()
+        unfinished = None if complete else stopped
+        return Silenced(played, stopped.message_id, heard, rest, stopped.remembered, unfinished, waiting)
 
     def drop_replies(self) -> None:
         """The user went on before hearing an answer: answers are void, other things are still to be said."""
@@ -363,5 +365,7 @@ class Mouth:
 
     def _settle(self) -> None:
         self._over.set()
-        if self._playing is None and not any(self._listener.may_play(u) for u in self._queue):
+        # A stream that has no words yet keeps nobody from being listened to.
+        coming = [u for u in self._queue if u.text or u.closed]
+        if self._playing is None and not any(self._listener.may_play(u) for u in coming):
             self._listener.on_silent()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import structlog
 
+from pipelines.clock import Clock
 from pipelines.events import CallEvents
 from pipelines.ids import new_id
 from pipelines.speaking.mouth import Mouth
@@ -22,19 +23,26 @@ log = structlog.get_logger(__name__)
 MAX_TEXT = 16_000
 """Characters of one message; what is longer is cut there. A quarter of an hour of speech."""
 
+STREAM_SECONDS = 30.0
+"""A stream that is not written to for so long has been forgotten by its agent."""
+
 SpeechCommand = BotReply | BotReplyStream | BotCancel | BotClear
 
 
 class Orders:
     """Carries out the agent's speech commands for one call."""
 
-    def __init__(self, mouth: Mouth, replies: Replies, events: CallEvents, on_accepted: Callable[[], None]) -> None:
+    def __init__(
+        self, mouth: Mouth, replies: Replies, events: CallEvents, clock: Clock, on_accepted: Callable[[], None]
+    ) -> None:
         """`on_accepted` is told of every message that is going to be said."""
         self._mouth = mouth
         self.replies = replies
         self._events = events
+        self._clock = clock
         self._on_accepted = on_accepted
         self._streams: dict[str, Utterance] = {}
+        self._touched: dict[str, float] = {}
 
     def obey(self, command: SpeechCommand) -> None:
         """Carry out one command, in the order they came. Never blocks."""
@@ -52,6 +60,17 @@ class Orders:
             case BotClear():
                 self._mouth.clear()
 
+    def beat(self, now: float) -> None:
+        """Called every tick: a stream that its agent has forgotten must not hold up what comes after it."""
+        for message_id in [name for name, at in self._touched.items() if now - at >= STREAM_SECONDS]:
+            log.warning("stream_forgotten", message_id=message_id)
+            self._end(message_id)
+
+    def close_streams(self) -> None:
+        """The agent's socket is gone: no more tokens will come."""
+        for message_id in list(self._streams):
+            self._end(message_id)
+
     def _reply(self, command: BotReply) -> None:
         utterance = self._admit(command.message_id, command.in_reply_to, remembered=command.add_to_history)
         if utterance is not None:
@@ -66,6 +85,7 @@ class Orders:
         if utterance is not None:
             # By the id that its chunks will bear, were it empty.
             self._streams[command.message_id] = utterance
+            self._touched[command.message_id] = self._clock.now()
 
     def _chunk(self, command: BotReplyStream) -> None:
         stream = self._streams.get(command.message_id)
@@ -75,8 +95,10 @@ class Orders:
             stream = self._streams.get(command.message_id)
         if stream is not None and len(stream.text) < MAX_TEXT:
             stream.write(command.token)
+            self._touched[command.message_id] = self._clock.now()
 
     def _end(self, message_id: str) -> None:
+        self._touched.pop(message_id, None)
         stream = self._streams.pop(message_id, None)
         if stream is not None:
             stream.close()

@@ -30,6 +30,9 @@ class CarrierDoor:
         if not self.validate:
             return True
         if self.auth_token is None:
+            if self.public_url is not None:
+                # Known to the world: what looks like this machine may be a proxy that does not say so.
+                return False
             peer = request.client.host if request.client is not None else ""
             return is_loopback(peer) and "x-forwarded-for" not in request.headers
         return verify_webhook(self.auth_token, self._called(request), form, request.headers.get(SIGNATURE_HEADER))
