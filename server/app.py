@@ -83,6 +83,8 @@ class Gateway:
     def accept_stream(self, request: WSUpgradeRequest, peer: str) -> WSListener | WSUpgradeResponseWithListener | None:
         """A handshake on the media path."""
         token, validate = self._carrier_token(), self.settings.twilio_validate_signature
+        if validate and token is None and self.settings.public_url is not None:
+            return None
         return StreamDoor(self.phone.admit, self.stream_url, token, validate=validate)(request, peer)
 
     def carrier_door(self) -> CarrierDoor:
