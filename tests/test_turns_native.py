@@ -180,6 +180,9 @@ def test_a_voice_too_soft_to_be_measured_is_timed_by_its_words_and_not_by_an_old
     call.level(700, -52.0).say(TurnMoment.UPDATE, "one more").say(TurnMoment.END, "one more")
     assert call.last("turn.end")["latency_ms"] == 700
     assert call.last("speech.ended")["duration_ms"] == 260
+    call.level(60_000, -52.0).say(TurnMoment.START, "two").level(500, -52.0).say(TurnMoment.END, "two")
+    assert call.last("turn.end")["latency_ms"] == 500
+    assert call.last("speech.ended")["duration_ms"] == 0
 
 
 def test_a_turn_told_by_its_end_alone_has_no_latency_of_minutes() -> None:

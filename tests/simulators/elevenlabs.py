@@ -60,6 +60,11 @@ class ElevenLabsSimulator:
         self._server.close()
         await self._server.wait_closed()
 
+    def drop(self) -> None:
+        """Lose every connection there is now, without a word."""
+        for connection in self._server.connections:
+            connection.transport.abort()
+
     @property
     def ws_url(self) -> str:
         """The origin clients connect to."""
