@@ -20,7 +20,7 @@ from pipelines.forwarding import Forwarding
 from pipelines.ids import new_id
 from pipelines.listening.directives import Output, ResumeBot, StopBot
 from pipelines.listening.ears import Ears
-from pipelines.listening.turn import TurnMachine, TurnState
+from pipelines.listening.turn import TurnMachine
 from pipelines.metering import Metering
 from pipelines.parts import CallFacts, CallParts
 from pipelines.session import Organs, Session
@@ -350,13 +350,7 @@ class Call:
         """What was being said and heard when the call ended goes into the record."""
         self._attention.close()
         self._mouth.clear()
-        machine = self._machine
-        if machine.user_has_floor or machine.within_turn:
-            self._dialogue.finish(machine.turn_id, machine.text)
-        else:
-            # Words said over the bot would have become the next turn.
-            over_the_bot = machine.fresh_text if machine.state is TurnState.BOT_SPEAKING else ""
-            self._dialogue.finish(machine.turn_id + 1, over_the_bot)
+        self._dialogue.finish(*self._machine.unfinished)
 
     def _is_busy(self) -> bool:
         """True while silence is nobody's fault."""

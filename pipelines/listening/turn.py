@@ -91,6 +91,13 @@ class TurnMachine:
         return self._words.settled
 
     @property
+    def unfinished(self) -> tuple[int, str]:
+        """Words of a turn that has not ended, and its number. What is said over the bot would be the next turn."""
+        if self.user_has_floor or self.within_turn:
+            return self.turn_id, self.text
+        return self.turn_id + 1, self.fresh_text if self.state is TurnState.BOT_SPEAKING else ""
+
+    @property
     def user_has_floor(self) -> bool:
         """True while a reply must wait: the user speaks, or it is not yet decided that they finished."""
         return self.state in (TurnState.LISTENING, TurnState.ANALYZING)
