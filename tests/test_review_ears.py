@@ -1,5 +1,7 @@
 """The ears when recognisers are lost, changed or interrupted, and what of the last words is kept."""
 
+# What was let go can only be seen from inside.
+# pyright: reportPrivateUsage=false
 from __future__ import annotations
 
 import asyncio
