@@ -30,7 +30,10 @@ from server.keys import SettingsError
 from server.metrics import Metrics
 from server.phone import Phone, PhoneRules
 from server.settings import Settings
+from server.store.base import Store
+from server.store.connection import is_redis_address
 from server.store.memory import MemoryStore
+from server.store.redis import RedisStore
 from server.switchboard import STREAM_PATH, switchboard_protocol
 from transports.twilio.door import StreamDoor
 from transports.twilio.rest import TwilioRest
@@ -53,7 +56,7 @@ class Gateway:
         self.engines = engines
         self.metrics = Metrics()
         self.clock = LoopClock()
-        self.store = MemoryStore(self.clock.now)
+        self.store = _store(settings, self.clock)
         self._defaults = settings.server_defaults(Engines.served)
         times = RegistryTimes(grace=settings.agent_grace_seconds)
         self.registry = AgentRegistry(self.store, self.clock, ConfigRules(self._resolve), times)
@@ -70,10 +73,16 @@ class Gateway:
         )
         self.phone = Phone(self.registry, engines, self._resolve, rules, self.metrics)
         self.metrics.gauge("gateway_agent_connections", "Agent sockets open", lambda: len(self.agents))
+        self.metrics.gauge("gateway_store_reachable", "1 while the store answers", lambda: float(self.store.reachable))
         self.metrics.gauge("gateway_loop_lag_seconds", "Lateness of the pacing tick", lambda: self.phone.lag)
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
-        self.ready = False
+        self._serving = False
+
+    @property
+    def ready(self) -> bool:
+        """May calls come?"""
+        return self._serving and self.store.reachable
 
     @property
     def stream_url(self) -> str:
@@ -105,14 +114,16 @@ class Gateway:
         try:
             async with asyncio.TaskGroup() as tasks:
                 watch = tasks.create_task(self.registry.run(), name="registry")
+                store = tasks.create_task(self.store.run(), name="store")
                 phone = tasks.create_task(self.phone.run(), name="phone")
-                self.ready = True
+                self._serving = True
                 await self._stopping.wait()
-                self.ready = False
+                self._serving = False
                 self.phone.close()
                 await phone
                 self.agents.close()
                 watch.cancel()
+                store.cancel()
             await self.engines.aclose()
             if self._carrier is not None:
                 await self._carrier.aclose()
@@ -157,6 +168,18 @@ def _hold_music(settings: Settings) -> bytes:
         raise SettingsError(f"HOLD_MUSIC_FILE: {error}") from None
 
 
+def _store(settings: Settings, clock: LoopClock) -> Store:
+    if settings.redis_url is None:
+        return MemoryStore(clock.now)
+    return RedisStore(settings.redis_url.get_secret_value(), clock)
+
+
+def _check_store(settings: Settings) -> None:
+    """Raises SettingsError when nothing can be reached at that address; what is in it may be a password."""
+    if settings.redis_url is not None and not is_redis_address(settings.redis_url.get_secret_value()):
+        raise SettingsError("REDIS_URL: is not an address that the Redis client understands")
+
+
 class GatewayServer(uvicorn.Server):
     """uvicorn that knows its gateway: calls end before the sockets their last events need."""
 
@@ -181,6 +204,7 @@ def create_server(settings: Settings, keys: Keys, engines: CallEngines) -> Gatew
     Raises SettingsError for a setting that names something unusable.
     """
     music = _hold_music(settings)
+    _check_store(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:

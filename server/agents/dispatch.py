@@ -18,7 +18,7 @@ from server.agents.link import AgentLink, LinkTimes, event_name
 from server.agents.reach import Reach
 from server.agents.registry import AgentRegistry
 from server.auth import Keys, redact
-from server.store.base import AgentKey
+from server.store.base import AgentKey, StoreUnavailable
 from server.throttle import Failures
 from wire.commands import (
     AgentConfigure,
@@ -44,6 +44,7 @@ log = structlog.get_logger(__name__)
 
 _BAD_KEYS_BURST: Final = 5
 _BAD_KEYS_RATE: Final = 0.1
+_RETRY_AFTER: Final = 5.0
 
 
 class AgentGateway:
@@ -123,6 +124,9 @@ class AgentGateway:
                 await self._register(link, command)
             except Refusal as refusal:
                 self._refused(link, command, refusal)
+            except StoreUnavailable:
+                text = "What gateways share cannot be reached; try again"
+                self._refused(link, command, Refusal("REGISTRATION_ERROR", text, retry_after_s=_RETRY_AFTER))
             except Exception:
                 # One command must not take the connection's other agents with it.
                 log.exception("command_failed", connection=link.connection_id, command=event_name(command))
@@ -192,7 +196,7 @@ class AgentGateway:
 
 
 def _not_dialled(command: CallDial) -> CallEnded:
-    """Newer clients wait half a minute for a dialled call unless its end is told (protocol §3.9)."""
+    """Newer clients wait half a minute for a dialled call unless they are told of its end."""
     return CallEnded(
         agent_id=command.agent_id,
         call_id=(call_id := f"dial_{secrets.token_hex(6)}"),

@@ -19,7 +19,7 @@ from server.agents.calls import LiveCall, LiveCalls
 from server.agents.channels import Channel, Numbers, Refusal
 from server.agents.configuration import ConfigRules
 from server.agents.link import AgentLink
-from server.store.base import AgentKey, Store
+from server.store.base import AgentKey, Callers, Store
 from wire.commands import AgentCreate, RawConfig
 from wire.link_events import AgentConfigured, AgentCreated, AgentDisplaced, AgentRemoved, AgentResumed
 from wire.resolve import Scope
@@ -36,13 +36,7 @@ _MAX_SLUG: Final = 128
 class AgentRegistry:
     """All agents of this process. Methods that refuse raise `Refusal`."""
 
-    def __init__(
-        self,
-        store: Store,
-        clock: Clock,
-        rules: ConfigRules,
-        times: RegistryTimes | None = None,
-    ) -> None:
+    def __init__(self, store: Store, clock: Clock, rules: ConfigRules, times: RegistryTimes | None = None) -> None:
         self.store = store
         self.clock = clock
         self.rules = rules
@@ -222,8 +216,8 @@ class AgentRegistry:
 
     async def _bind(self, link: AgentLink, agent: Agent, answer: AgentCreated | AgentResumed) -> bool:
         """Make `link` the connection of the agent, as `agent` describes it. False if it was closed meanwhile."""
+        callers = await self._remembered(agent.key)
         await self._claim(link, agent.key)
-        callers = None if agent.key.production else await self.store.callers(agent.key)
         if not link.connected:
             await self.store.release_agent(agent.key, link.connection_id)
             return False
@@ -246,6 +240,11 @@ class AgentRegistry:
             returned.set()
         return True
 
+    async def _remembered(self, key: AgentKey) -> Callers | None:
+        """A development agent's callers, asked for before anything is claimed: the store may not answer."""
+        known = self._agents.get(key)
+        return None if key.production else known.callers if known is not None else await self.store.callers(key)
+
     async def _claim(self, link: AgentLink, key: AgentKey) -> None:
         """Get the agent from the store. A holder that does not answer loses it silently (protocol §1.6)."""
         replacing = ""
@@ -254,7 +253,7 @@ class AgentRegistry:
             if replacing == link.connection_id:
                 return
             holder = self._links.get(replacing)
-            if holder is None:
+            if holder is None:  # gone, or on another node: the store lets only the first be replaced
                 continue
             if await holder.probe():
                 break
@@ -278,7 +277,8 @@ class AgentRegistry:
         """Take a channel away from its agent."""
         if agent.channels.get(channel.key) is channel:
             del agent.channels[channel.key]
-        if channel.owned:
+        # While the store was asked about another channel, the agent may have come back and added this one again.
+        if channel.owned and channel.key not in self._agents.get(agent.key, agent).channels:
             self.numbers.take(channel.key, agent.key)
             await self.store.release_number(channel.key, agent.key)
 
@@ -296,5 +296,5 @@ class AgentRegistry:
             await self.store.release_agent(agent.key, agent.link.connection_id)
         for channel in list(agent.channels.values()):
             await self.unlist(agent, channel)
-        if agent.callers is not None:
+        if agent.callers is not None and agent.key not in self._agents:
             await self.store.keep_callers(agent.key, agent.callers, CALLERS_KEPT)

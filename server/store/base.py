@@ -1,6 +1,7 @@
 """What several nodes must agree on: who holds which agent and number, who calls a development agent, single-use tokens.
 
-One small interface with an in-memory form (`server.store.memory`) for a gateway that is one process.
+One small interface with two forms: `server.store.memory` for a gateway that is one process, `server.store.redis` for
+those that share a Redis.
 """
 
 from __future__ import annotations
@@ -32,13 +33,33 @@ class Callers:
     set_at: float
 
 
+class StoreUnavailable(Exception):
+    """What others share cannot be asked now. It may be later; whether this was carried out is not known."""
+
+
 class Store(Protocol):
-    """Shared facts. Each method is atomic. Time to live is in seconds."""
+    """Shared facts. Each method is atomic. Time to live is in seconds.
+
+    A claim belongs to the node (process) that made it, and is free when that node is gone. Claims, `callers` and tokens
+    raise `StoreUnavailable` when the store cannot be asked, except for what this node is known to have. What is given
+    back or kept (`release_…`, `keep_callers`) never raises: it is said again when the store is back.
+    """
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the store answers."""
+        ...
+
+    async def run(self) -> None:
+        """Keep this node's claims. Runs until cancelled, if there is anything to do; start it once."""
+        ...
 
     async def claim_agent(self, agent: AgentKey, holder: str, replacing: str = "") -> str:
         """Make `holder` (a connection id) the agent's holder if it has none, or if its holder is `replacing`.
 
-        Answers who holds it now: success is getting `holder` back.
+        Answers who holds it now: success is getting `holder` back. Only connections of this node can be replaced. A
+        holder on another node is answered once that node has been seen to be there, which may take as long as it takes
+        to find out that it is not.
         """
         ...
 
@@ -50,8 +71,8 @@ class Store(Protocol):
         """Put the agent on a number (normalised number or SIP address).
 
         Within one organisation a number has at most one production agent and any number of others; another
-        organisation gets none. `replacing` names a production agent of the same organisation that may be pushed
-        off. Answers `agent` on success, else who is in the way.
+        organisation gets none. `replacing` names a production agent of the same organisation and node that may be
+        pushed off. Answers `agent` on success, else who is in the way; on another node as with `claim_agent`.
         """
         ...
 
@@ -76,5 +97,5 @@ class Store(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Give back what this node has, and let go of connections."""
         ...

@@ -31,6 +31,14 @@ class MemoryStore:
         self._callers: dict[AgentKey, tuple[Callers, float]] = {}
         self._tokens: dict[str, tuple[bytes, float]] = {}
 
+    @property
+    def reachable(self) -> bool:
+        """See `Store`."""
+        return True
+
+    async def run(self) -> None:
+        """See `Store`."""
+
     async def claim_agent(self, agent: AgentKey, holder: str, replacing: str = "") -> str:
         """See `Store`."""
         current = self._agents.get(agent)
