@@ -9,6 +9,8 @@ from typing import TypedDict, cast
 
 import pytest
 
+from tests.scenes.summary import SceneSummary
+
 PROOFS = Path("var", "proofs.json")
 _WORST_FIRST = ("failed", "skipped", "passed")
 
@@ -69,6 +71,7 @@ class ProofWriter:
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(ProofWriter(config), "proofs")
+        config.pluginmanager.register(SceneSummary(), "scenes")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
