@@ -7,7 +7,8 @@ louder than the bot explains is the bot's.
 
 Measured with espeak-ng, best of all 31 delays: two people talking at once correlated by 0.22 in the median, 0.63 in the
 99th percentile of 5880 comparisons and 0.79 at most; an echo behind a small loudspeaker and a small room, 12 to 25 dB
-down, by 0.87 in the median and 0.77 in the 10th percentile.
+down, by 0.87 in the median and 0.77 in the 10th percentile. It costs 0.2 ms of CPU for a second of a call whose line is
+quiet while the bot speaks, and 1.3 ms where there is an echo.
 
 Until a second of the bot has been compared nobody knows; meanwhile what is clearly below its level is taken for its
 echo. After that a line without an echo is judged by nothing here.
@@ -198,9 +199,12 @@ class Echo:
     def _compare(self, now: int) -> None:
         """Do both sides change together, at some delay?"""
         first = now - WINDOW + 1
-        line, bot = self._line.bands(first, now), self._bot.bands(first - MAX_DELAY, now)
-        active = bot.max(axis=1) > _ACTIVE_DB
-        alike = [self._alike(bot, line, active, delay) for delay in range(MAX_DELAY + 1)]
+        if self._bot.loudest(first - MAX_DELAY, now) <= _ACTIVE_DB:
+            return
+        quiet = self._line.loudest(first, now) <= VOICE_DB
+        if quiet and self.loss_db is None:
+            return
+        alike = _alike(self._bot.bands(first - MAX_DELAY, now), self._line.bands(first, now))
         delay = int(np.argmax(alike))
         loss = self._loss(first, now, delay)
         if alike[delay] >= ALIKE and loss >= LEAST_LOSS_DB:
@@ -213,20 +217,6 @@ class Echo:
             if gone or self._doubts >= DOUBTS:
                 self.loss_db, self._doubts = None, 0
 
-    @staticmethod
-    def _alike(bot: Bands, line: Bands, active: NDArray[np.bool_], delay: int) -> float:
-        """Correlation where the bot sounds, loudness that all bands share counted by half."""
-        start = MAX_DELAY - delay
-        chosen = active[start : start + WINDOW]
-        if np.count_nonzero(chosen) < NEEDED:
-            return 0.0
-        one, other = bot[start : start + WINDOW][chosen], line[chosen]
-        one, other = one - one.mean(axis=0), other - other.mean(axis=0)
-        one -= one.mean(axis=1, keepdims=True) / 2
-        other -= other.mean(axis=1, keepdims=True) / 2
-        scale = float(np.sqrt(np.sum(np.square(one)) * np.sum(np.square(other))))
-        return float(np.sum(one * other)) / scale if scale else 0.0
-
     def _loss(self, first: int, last: int, delay: int) -> float:
         """How much quieter the line was than the bot, where the bot was loud; 0 when it never was."""
         bot, line = self._bot.levels, self._line.levels
@@ -236,6 +226,23 @@ class Echo:
             if (level := bot.get(slot, FLOOR_DB)) > _ACTIVE_DB + 10
         ]
         return float(np.median(lost)) if lost else 0.0
+
+
+def _alike(bot: Bands, line: Bands) -> Bands:
+    """Correlation at each delay, where the bot sounds; loudness that all bands share is counted by half."""
+    windows = np.lib.stride_tricks.sliding_window_view(bot, WINDOW, axis=0)[::-1]
+    chosen = windows.max(axis=1, keepdims=True) > _ACTIVE_DB
+    count = chosen.sum(axis=2, keepdims=True)
+    one, other = (_centred(side, chosen, count) for side in (windows, line.T[np.newaxis]))
+    scale = np.sqrt(np.sum(one * one, axis=(1, 2)) * np.sum(other * other, axis=(1, 2)))
+    enough = (count[:, 0, 0] >= NEEDED) & (scale > 0)
+    return np.divide(np.sum(one * other, axis=(1, 2)), scale, out=np.zeros(len(scale)), where=enough)
+
+
+def _centred(side: Bands, chosen: NDArray[np.bool_], count: NDArray[np.int_]) -> Bands:
+    mean = np.sum(side * chosen, axis=2, keepdims=True) / np.maximum(count, 1)
+    centred = (side - mean) * chosen
+    return centred - centred.mean(axis=1, keepdims=True) / 2
 
 
 class Monitored:
