@@ -95,6 +95,11 @@ class Agent:
     def of_call(self, call_id: str) -> list[Frame]:
         return [frame for frame in self.frames if frame.get("call_id") == call_id]
 
+    def forget(self) -> None:
+        """Throw away what was written down."""
+        self.frames.clear()
+        self._seen = 0
+
     def count(self, event: str) -> int:
         return names(self.frames).count(event)
 
