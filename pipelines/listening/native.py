@@ -153,7 +153,7 @@ class NativeTurns:
         known = ended and machine.user_has_floor
         self._text = "" if ended else report.text
         if changed and not known and silent_ms > (0 if self._faint and not ended else FAINT_MS):
-            if not self._faint:
+            if silent_ms > FAINT_MS:
                 self._voice_started_ms = self._now
             self._faint = True
             self._loud_ms, self._loud_db = 0, 0.0
