@@ -9,8 +9,6 @@ from typing import TypedDict, cast
 
 import pytest
 
-from tests.scenes.summary import SceneSummary
-
 PROOFS = Path("var", "proofs.json")
 _WORST_FIRST = ("failed", "skipped", "passed")
 
@@ -71,10 +69,20 @@ class ProofWriter:
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(ProofWriter(config), "proofs")
-        config.pluginmanager.register(SceneSummary(), "scenes")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     ids = [str(one) for mark in item.iter_markers("proves") for one in mark.args]
     if ids:
         item.user_properties.append(("proves", ids))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the scenes scored, if any were performed."""
+    reports = [one for some in terminalreporter.stats.values() for one in some if isinstance(one, pytest.TestReport)]
+    told = [value for one in reports if one.when == "call" for name, value in one.user_properties if name == "scenes"]
+    if told:
+        from tests.scenes.summary import shown
+
+        terminalreporter.section("scenes")
+        terminalreporter.write_line(shown(told))
