@@ -60,7 +60,7 @@ async def test_variables_set_when_the_call_starts_are_in_the_very_first_request(
 @pytest.mark.proves("row-57")
 async def test_the_time_in_the_prompt_is_that_of_each_request() -> None:
     async with running([Say("hello"), Say("again")], model=echo) as rig:
-        limits = {"idle_timeout": 0}
+        limits = {"idle_timeout_seconds": 0}
         agent = await rig.agent(llm=LLM, prompt="{{date}} {{time}}", timezone="Asia/Tokyo", session_limits=limits)
         caller, _ = await rig.call(agent)
         for text in ("hello", "again"):

@@ -112,7 +112,7 @@ async def test_every_round_has_its_own_id() -> None:
 @pytest.mark.proves("ws-30")
 async def test_a_tool_that_never_answers_is_given_up_after_half_a_minute_and_the_caller_is_answered() -> None:
     async with running([Say("hello")], model=with_results(FIND)) as rig:
-        agent = await rig.agent(**BOOKING, session_limits={"idle_timeout": 20, "idle_warning": 5})
+        agent = await rig.agent(**BOOKING, session_limits={"idle_timeout_seconds": 20, "idle_warning_seconds": 5})
         caller, call = await rig.call(agent)
         await take_turn(agent, caller, "hello")
         asked = await agent.wait("llm.tool_call")

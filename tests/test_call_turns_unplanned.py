@@ -157,7 +157,7 @@ def _within(words: Iterable[str], others: Iterable[str]) -> bool:
 async def test_an_agent_and_a_caller_who_do_anything_at_any_time_break_no_law(seed: int) -> None:
     rng = random.Random(seed)
     async with running(script(rng)) as rig:
-        agent = await rig.agent(session_limits={"idle_timeout": 0})
+        agent = await rig.agent(session_limits={"idle_timeout_seconds": 0})
         caller, call = await rig.call(agent)
         talking = asyncio.create_task(agent_talks(rng, agent, call))
         await caller_talks(rng, caller)
@@ -185,7 +185,7 @@ async def test_the_servers_model_and_a_caller_who_speaks_at_any_time_break_no_la
         return Reply(SPEECH * rng.randint(1, 3), first_token_delay=delay, token_delay=rng.choice((0.0, 0.02)))
 
     async with running(script(rng), model=model) as rig:
-        agent = await rig.agent(session_limits={"idle_timeout": 0}, llm="openai:gpt-test", tools=[TOOL])
+        agent = await rig.agent(session_limits={"idle_timeout_seconds": 0}, llm="openai:gpt-test", tools=[TOOL])
         caller, call = await rig.call(agent)
         tools = asyncio.create_task(agent_runs_tools(rng, agent, call))
         await caller_talks(rng, caller)
