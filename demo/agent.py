@@ -79,8 +79,10 @@ class BookingAgent:
             case "agent.created":
                 await self._send({"event": "channel.add", "agent_id": DEMO_AGENT, "type": "phone", "ref": self._number})
                 await self._send({"event": "channel.add", "agent_id": DEMO_AGENT, "type": "webrtc"})
-            case "channel.added":
+            case "channel.added" if not self.ready.is_set():
                 self.ready.set()
+                if self.on_event is None:
+                    print(f"{DEMO_AGENT} is connected; ring it: voice-gateway call --to {self._number}", flush=True)
             case "ping":
                 await self._send({"event": "pong"})
             case "error" if not event.call_id:

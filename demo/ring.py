@@ -11,7 +11,7 @@ import httpx2
 
 from demo.caller import CallOver, SoftwareCaller
 from demo.carrier import ProtocolViolation
-from demo.dialling import Dial, DialFailed, Outcome
+from demo.dialling import Answer, Dial, DialFailed, Outcome
 from demo.voice import NoVoice, speak
 from pipelines.audio.wav import read_wav
 from providers.base import MULAW_8K
@@ -35,13 +35,14 @@ async def ring(plan: CallPlan) -> int:
     """Make the call; the exit code: 0 when it was answered and went as the protocol says."""
     dial = Dial(plan.gateway, plan.to, plan.caller, plan.auth_token, plan.public_url)
     try:
+        said = await _prepared(plan)
         async with SoftwareCaller(dial) as caller:
             answer = await caller.ring()
             if answer.outcome is not Outcome.CONNECTED:
-                _tell(f"not answered: {answer.outcome.name.lower()} {answer.detail}".rstrip())
+                _tell(_not_answered(answer))
                 return 1
             _tell(f"answered; call id {dial.call_sid}")
-            await _speak(plan, caller)
+            await _speak(said, caller)
             _report(plan, caller)
     except (DialFailed, ProtocolViolation, NoVoice, ValueError, httpx2.HTTPError, OSError) as error:
         _tell(f"the call failed: {error or type(error).__name__}")
@@ -49,9 +50,19 @@ async def ring(plan: CallPlan) -> int:
     return 0
 
 
-async def _speak(plan: CallPlan, caller: SoftwareCaller) -> None:
+async def _prepared(plan: CallPlan) -> list[bytes]:
+    """What is going to be said, made before anybody is disturbed. Raises ValueError, OSError, NoVoice."""
     files = [await asyncio.to_thread(path.read_bytes) for path in plan.files]
-    said = [read_wav(sound, MULAW_8K) for sound in files] + [await speak(line) for line in plan.lines]
+    return [read_wav(sound, MULAW_8K) for sound in files] + [await speak(line) for line in plan.lines]
+
+
+def _not_answered(answer: Answer) -> str:
+    if answer.outcome is Outcome.SAID:
+        return f"not answered; the gateway said: {answer.detail}"
+    return f"not answered ({answer.detail}): no agent takes that number now, or the gateway is full; its log says which"
+
+
+async def _speak(said: list[bytes], caller: SoftwareCaller) -> None:
     try:
         if not said:
             await _converse(caller)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import socket
 import sys
 from pathlib import Path
+
+import structlog
 
 from server.settings import Settings, SettingsError, load_settings
 
@@ -24,7 +27,7 @@ def main() -> None:
     call.add_argument("--from", dest="caller", default="+15550100199", help="the caller's number")
     call.add_argument("--gateway", default="", help="origin of the gateway (default: http://127.0.0.1:PORT)")
     call.add_argument("--say", action="append", default=[], help="a line to speak; may be repeated, one an answer")
-    call.add_argument("--wav", type=Path, action="append", default=[], help="a WAV file to speak instead")
+    call.add_argument("--wav", type=Path, action="append", default=[], help="a WAV file (16-bit) to speak first")
     call.add_argument("--record", type=Path, help="write the call as a stereo WAV")
     options = parser.parse_args()
     try:
@@ -73,16 +76,46 @@ def _serve(*, quiet: bool) -> int:
     except ProviderError as error:
         sys.stderr.write(f"voice-gateway: {error}\n")
         return 1
+    taken = _cannot_listen(settings)
+    if taken:
+        sys.stderr.write(f"voice-gateway: {taken}\n")
+        return 1
     server = create_server(settings, Keys(known), engines)
+    _warn(settings)
     if not quiet:
         _next_steps(settings, shown)
     server.run()
     return 0 if server.started else 1
 
 
+def _cannot_listen(settings: Settings) -> str:
+    """Why the port cannot be had, in one line; empty when it can."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((settings.host, settings.port))
+    except OSError as error:
+        return f"HOST, PORT: cannot listen on {settings.host}:{settings.port} ({error.strerror or error})"
+    return ""
+
+
+def _warn(settings: Settings) -> None:
+    """Settings that work and are probably not meant."""
+    log = structlog.get_logger(__name__)
+    public, token = settings.public_url, settings.twilio_auth_token
+    if public is not None and not public.startswith("https://"):
+        log.warning("public_url_is_not_https", why="the carrier opens media streams over TLS only")
+    if public is not None and token is None and settings.twilio_validate_signature:
+        log.warning("no_twilio_auth_token", why="nothing can be verified, so no webhook will be accepted")
+    if token is not None and public is None:
+        log.warning("no_public_url", why="signatures are made over the public address of the webhook")
+
+
 def _next_steps(settings: Settings, key: str | None) -> None:
     origin = settings.public_url or f"http://{settings.host}:{settings.port}"
     keys = "the keys of API_KEYS" if key is None else key
+    here = os.path.relpath(Path(sys.executable).parent)
     vendors = ", ".join(sorted(settings.vendor_keys)) or "none set: calls run on the built-in local engines"
     sys.stdout.write(
         f"""
@@ -92,8 +125,9 @@ voice gateway on {origin}
   vendor keys    {vendors}
   agents         new Pinecall({{ apiKey, apiUrl: "{origin}" }})     (SDK 0.1.x: url: "ws…/client")
   Twilio         voice webhook: POST {origin}/twilio/voice
-  try it         voice-gateway demo            a whole call, here in the terminal
-                 python -m demo.agent --key …  then: voice-gateway call --to +15550100100 --say "hello"
+  try it         {here}/voice-gateway demo      a whole call, here in the terminal
+                 {here}/python -m demo.agent --key pk_…   and in another terminal:
+                 {here}/voice-gateway call --to +15550100100 --say "hello i would like to book a table"
 
 """
     )
