@@ -17,22 +17,6 @@ class Keys:
         """Take pairs of (organisation, key)."""
         self._digests = tuple((_digest(key), org_id) for org_id, key in keys)
 
-    @classmethod
-    def from_setting(cls, setting: str) -> Keys:
-        """Read `API_KEYS`: a comma list of `pk_…` (organisation `org_main`) or `org:pk_…`.
-
-        Raises `ValueError` naming the position (never the key) of one that does not start with `pk_`.
-        """
-        pairs: list[tuple[str, str]] = []
-        for position, item in enumerate((part.strip() for part in setting.split(",")), start=1):
-            if not item:
-                continue
-            org_id, colon, key = item.rpartition(":")
-            if not key.startswith("pk_") or (colon and not org_id):
-                raise ValueError(f"API_KEYS: entry {position} is neither pk_… nor organisation:pk_…")
-            pairs.append((org_id or DEFAULT_ORG, key))
-        return cls(pairs)
-
     def __len__(self) -> int:
         return len(self._digests)
 

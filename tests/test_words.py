@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 
-from pipelines.speaking.words import Words, spread
+from pipelines.speaking.words import Words
 from providers.base import TimedWord
 
 
@@ -87,15 +85,6 @@ def test_text_in_other_words_falls_back_to_the_words() -> None:
     words.add(_timed("forty two"))
     assert words.heard_text(300) == "forty two"
     assert words.heard_text(60) == "forty"
-
-
-def test_spread_words_cover_the_stretch_in_proportion_to_their_length() -> None:
-    timed = spread("hello my friend", 500, 1500)
-    assert [word.word for word in timed] == ["hello", "my", "friend"]
-    assert (timed[0].start_ms, timed[-1].end_ms) == (500, 1500)
-    assert all(a.end_ms == b.start_ms for a, b in pairwise(timed))
-    assert timed[1].end_ms - timed[1].start_ms < timed[0].end_ms - timed[0].start_ms
-    assert spread("  ", 0, 100) == ()
 
 
 def test_a_long_utterance_is_searched_quickly() -> None:

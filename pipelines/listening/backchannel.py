@@ -25,8 +25,3 @@ def real_words(text: str, language: str) -> int:
     """
     known = _ACKNOWLEDGEMENTS.get(language.split("-")[0].lower(), _ANY)
     return sum(1 for token in _TOKEN.findall(text.lower()) if token not in known)
-
-
-def word_count(text: str) -> int:
-    """How many words."""
-    return len(_TOKEN.findall(text))

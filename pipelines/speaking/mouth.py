@@ -91,11 +91,6 @@ class Mouth:
         """True while something is being said or waits to be said."""
         return self._playing is not None or bool(self._queue)
 
-    @property
-    def playing(self) -> Utterance | None:
-        """What the caller hears now."""
-        return self._playing
-
     # --- stopping ---
 
     def barge_in(self) -> Silenced:

@@ -17,11 +17,6 @@ class Music:
         self._loop = loop
         self._playout: Playout | None = None
 
-    @property
-    def playing(self) -> bool:
-        """Whether the caller hears it."""
-        return self._playout is not None
-
     def start(self, now: float) -> None:
         """Begin. Idempotent."""
         if self._playout is None:

@@ -81,19 +81,6 @@ class Words:
         return passed
 
 
-def spread(text: str, start_ms: int, end_ms: int) -> tuple[TimedWord, ...]:
-    """Word times for an engine that gives none: the words of `text` over the given stretch, by their length."""
-    words = text.split()
-    total = sum(len(word) + 1 for word in words)
-    timed: list[TimedWord] = []
-    passed = 0
-    for word in words:
-        start = start_ms + (end_ms - start_ms) * passed // total
-        passed += len(word) + 1
-        timed.append(TimedWord(word, start, start_ms + (end_ms - start_ms) * passed // total))
-    return tuple(timed)
-
-
 def _middle(word: TimedWord) -> float:
     return (word.start_ms + max(word.start_ms, word.end_ms)) / 2
 
