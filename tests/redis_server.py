@@ -86,7 +86,7 @@ class RedisServer:
 @pytest.fixture
 def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed")
+        pytest.fail("redis-server is not installed: run `make setup`, or apt-get install redis-server")
     server = RedisServer(tmp_path)
     server.start()
     yield server
