@@ -301,8 +301,8 @@ class Call:
         self.state = CallState.LIVE
         self._started_at = self._clock.wall()
         self._watch.start(self._clock.now())
-        for warning in self._session.config.warnings:
-            self._log.warning("call_config", note=warning)
+        if self._session.config.warnings:
+            self._log.warning("call_config", notes="; ".join(self._session.config.warnings))
         self.events.publish(self._facts.started(self._session.config.language))
         self._meter()
         tasks.create_task(self._ears.run(tasks), name="ears")
