@@ -118,7 +118,8 @@ case ${1:-} in
     ;;
   test)
     everything dev
-    system_packages espeak-ng chromium
+    system_packages espeak-ng
+    system_packages chromium
     system_packages redis-server || say "Going on without redis-server."
     ;;
   packages)

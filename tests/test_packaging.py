@@ -177,6 +177,7 @@ def installed(bare: Path, tmp_path: Path) -> Path:
     (binaries / "voice-gateway").chmod(0o755)
     program(bare, "espeak-ng")
     program(bare, "redis-server")
+    program(bare, "chromium")
     return clone
 
 
