@@ -22,7 +22,10 @@ from server.agents.dispatch import AgentGateway
 from server.agents.endpoint import ObservedWebSocket, serve_agent
 from server.agents.link import MAX_FRAME
 from server.agents.registry import AgentRegistry
+from server.api.access import Access
 from server.api.carrier import FORWARD_PATH, CarrierDoor, carrier_routes
+from server.api.cors import Cors
+from server.api.errors import answer_errors
 from server.api.health import health_routes
 from server.auth import Keys
 from server.engines import CallEngines, Engines
@@ -61,6 +64,7 @@ class Gateway:
         times = RegistryTimes(grace=settings.agent_grace_seconds)
         self.registry = AgentRegistry(self.store, self.clock, ConfigRules(self._resolve), times)
         self.agents = AgentGateway(keys, self.registry, self.clock)
+        self.access = Access(keys, self.clock)
         self.base_url = settings.public_url or f"http://127.0.0.1:{settings.port}"
         self._carrier = self._carrier_api()
         rules = PhoneRules(
@@ -216,7 +220,15 @@ def create_server(settings: Settings, keys: Keys, engines: CallEngines) -> Gatew
             yield
             await gateway.stop()
 
-    app = FastAPI(title="Voice gateway", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="Voice gateway",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,  # a client of an API does not follow, and may lose its key if it does
+    )
+    answer_errors(app)
 
     @app.websocket("/client")
     async def client(websocket: WebSocket) -> None:  # pyright: ignore[reportUnusedFunction]
@@ -227,7 +239,7 @@ def create_server(settings: Settings, keys: Keys, engines: CallEngines) -> Gatew
         return None if server.gateway is None else server.gateway.accept_stream(request, peer)
 
     config = uvicorn.Config(
-        app,
+        Cors(app),
         host=settings.host,
         port=settings.port,
         http=switchboard_protocol(accept),
@@ -235,6 +247,7 @@ def create_server(settings: Settings, keys: Keys, engines: CallEngines) -> Gatew
         ws_ping_interval=None,
         ws_max_size=MAX_FRAME,
         ws_per_message_deflate=False,
+        forwarded_allow_ips=settings.forwarded_allow_ips,
         access_log=False,
         log_config=None,
         timeout_graceful_shutdown=5,

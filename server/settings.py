@@ -37,6 +37,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=1337, ge=0, le=65535)
     public_url: str | None = None
+    forwarded_allow_ips: str = "127.0.0.1,::1"
     api_keys: SecretStr | None = None
     data_dir: Path = Path("var")
     redis_url: SecretStr | None = None

@@ -202,12 +202,15 @@ def test_sections_that_comments_cite_exist() -> None:
     text = page(PROTOCOL)
     headings = set(re.findall(r"(?:^#+ |, )(\d(?:\.\d+)?)\.? ", text, re.MULTILINE))
     behaviour = set(re.findall(r"§(\d(?:\.\d+)?)", "\n".join(re.findall(r"^\| (§.*?) \|", section(text, 7), re.M))))
+    browser = set(re.findall(r"^#+ (\d(?:\.\d+)?)\.? ", page(ROOT / "docs/browser.md"), re.MULTILINE))
     for file in modules():
         source = page(ROOT / file)
-        for kind, first, more in re.findall(r"(protocol|behaviour) §(\d(?:\.\d+)?)((?:, §\d(?:\.\d+)?)*)", source):
+        for kind, first, more in re.findall(
+            r"(protocol|behaviour|browser) §(\d(?:\.\d+)?)((?:, §\d(?:\.\d+)?)*)", source
+        ):
             cited = {first, *re.findall(r"§(\d(?:\.\d+)?)", more)}
-            known = headings if kind == "protocol" else behaviour
-            assert cited <= known, f"{file} cites {kind} §{cited - known}; docs/protocol.md has no such section"
+            known = {"protocol": headings, "behaviour": behaviour, "browser": browser}[kind]
+            assert cited <= known, f"{file} cites {kind} §{cited - known}; there is no such section"
 
 
 # --- the map ---
