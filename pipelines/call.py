@@ -87,7 +87,7 @@ class Call:
         self._attention = Attention(self._ears, self._mouth, music, self.events, lambda: self._barge_in.abandon())
         self._orders = Orders(self._mouth, Replies(), self.events, parts.clock, self._attention.reply_accepted)
         self._dialogue = Dialogue(config, self._session.model, self, parts.clock)
-        self._memory = MemoryDesk(self._dialogue, config.prompt, self.events)
+        self._memory = MemoryDesk(self._dialogue.mind, config.prompt, self.events)
         self._watch = SessionWatch(config.limits, self.events, self._is_busy, lambda: self._mouth.busy)
         self._barge_in = BargeIn(self._machine, self._ears, self._mouth, self._dialogue)
         self._metering = Metering(parts.medium.audio, self.events, parts.clock)
@@ -179,7 +179,7 @@ class Call:
         try:
             if started:
                 times = (self._started_at, self._clock.wall())
-                self.events.publish(self._facts.ended(reason, times, self._dialogue.record()))
+                self.events.publish(self._facts.ended(reason, times, self._dialogue.mind.record()))
         finally:
             self.events.close()
             self._log.info("call_ended", reason=reason)

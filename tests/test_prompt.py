@@ -76,3 +76,32 @@ def test_context_follows_the_instructions_in_order_and_verbatim() -> None:
 
 def test_an_empty_prompt_is_empty() -> None:
     assert Prompt().render(_NOW) == ""
+
+
+def test_what_a_page_says_comes_last_under_a_heading_of_its_own() -> None:
+    prompt = Prompt("Be kind.")
+    prompt.add_context("A block.")
+    prompt.set_context("plan", "gold")
+    assert prompt.set_page_context("cart", "2 books\n{{date}}")
+    assert prompt.set_page_context("page", "/checkout")
+    assert prompt.render(_NOW) == (
+        "Be kind.\n\nA block.\n\nplan: gold\n\n## UI Context\n\n### cart\n2 books\n{{date}}\n\n### page\n/checkout"
+    )
+    prompt.set_page_context("cart", None)
+    prompt.set_page_context("page", "/home")
+    assert prompt.render(_NOW).endswith("## UI Context\n\n### page\n/home")
+    prompt.set_page_context("page", None)
+    assert prompt.render(_NOW) == "Be kind.\n\nA block.\n\nplan: gold"
+
+
+def test_a_page_cannot_say_more_than_its_share() -> None:
+    prompt = Prompt()
+    assert all(prompt.set_page_context(f"key {number}", "x" * 8192) for number in range(16))
+    assert prompt.set_page_context("key 3", "changed")
+    assert not prompt.set_page_context("one more", "x")
+    assert not prompt.set_page_context("key 3", "x" * 8193)
+    prompt.set_page_context("key 0", None)
+    assert not prompt.set_page_context("k" * 65, "x")
+    assert not prompt.set_page_context(" ", "x")
+    assert prompt.set_page_context("a\n# heading", "x")
+    assert "### a # heading\nx" in prompt.render(_NOW)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Protocol
 
 import structlog
@@ -21,19 +20,15 @@ from pipelines.clock import Clock
 from pipelines.ids import new_id
 from pipelines.speaking.utterance import Origin, Utterance
 from pipelines.thinking.history import History
+from pipelines.thinking.mind import MAX_ROUNDS, Mind
 from pipelines.thinking.phrases import apology
-from pipelines.thinking.prompt import Prompt
-from pipelines.thinking.tools import ToolRounds
 from providers.base import Generation, LanguageModel, TextDelta, ToolCall, ToolCalls
 from providers.errors import ProviderError
 from wire.commands import LlmToolResult
 from wire.config import CallConfig
-from wire.events import CallEvent, CallMessage, LlmError
+from wire.events import CallEvent, LlmError
 
 log = structlog.get_logger(__name__)
-
-MAX_ROUNDS = 8
-"""Tool rounds of one turn; after them the model must answer in words (protocol §4.9)."""
 
 
 class Stage(Protocol):
@@ -83,13 +78,9 @@ class Dialogue:
     """Keeps the record of one call and lets the model answer. Without a model it only keeps the record."""
 
     def __init__(self, config: CallConfig, model: LanguageModel | None, stage: Stage, clock: Clock) -> None:
-        self._config = config
-        self._model = model
         self._stage = stage
         self._clock = clock
-        self.history = History()
-        self.prompt = Prompt(config.prompt, config.vars, config.timezone)
-        self._tools = ToolRounds(config.tools, self.history, stage.publish)
+        self.mind = Mind(config, model, stage.publish, clock)
         self._said = ""
         self._answer: _Answer | None = None
         self._spare: _Answer | None = None
@@ -100,7 +91,12 @@ class Dialogue:
     @property
     def thinks(self) -> bool:
         """True when the server answers, False when the agent's own program does."""
-        return self._model is not None
+        return self.mind.thinks
+
+    @property
+    def history(self) -> History:
+        """What was said."""
+        return self.mind.history
 
     @property
     def busy(self) -> bool:
@@ -108,15 +104,9 @@ class Dialogue:
         return self._answer is not None
 
     def configure(self, config: CallConfig, model: LanguageModel | None) -> bool:
-        """Answer by this from the next turn on. Instructions, variables and tools change only where `config` differs
-        from what the call had: what was set during the call stays. True when the model is gone before the turn it was
+        """Answer by this from the next turn on (`Mind.configure`). True when the model is gone before the turn it was
         already answering had ended: that answer is withdrawn, and its words are to be dropped."""
-        old, self._config, self._model = self._config, config, model
-        if config.prompt != old.prompt:
-            self.prompt.set_instructions(config.prompt)
-        if config.vars != old.vars:
-            self.prompt.set_vars(config.vars)
-        self._tools.configure(config.tools)
+        self.mind.configure(config, model)
         if model is not None:
             return False
         withdrawn = self._answer is not None and not self._answer.released.is_set()
@@ -134,17 +124,18 @@ class Dialogue:
 
     def prepare(self, message_id: str) -> None:
         """The turn is probably over: think ahead."""
-        if self._model is None or (self._answer is not None and self._answer.message_id == message_id):
+        model, config = self.mind.model, self.mind.config
+        if model is None or (self._answer is not None and self._answer.message_id == message_id):
             return
         self.interrupted()
         if self._take_up(message_id):
             return
-        answer = self._answer = _Answer(message_id, self._said, self._config)
-        answer.task = self._stage.spawn(self._think(answer, self._model), "answer")
+        answer = self._answer = _Answer(message_id, self._said, config)
+        answer.task = self._stage.spawn(self._think(answer, model), "answer")
 
     def answer(self, message_id: str) -> None:
         """The turn is over."""
-        if self._model is None:
+        if not self.thinks:
             return
         self.prepare(message_id)
         self.go_on()
@@ -205,33 +196,20 @@ class Dialogue:
         remembered = utterance.remembered or not self.thinks
         self.history.assistant_heard(utterance.message_id, heard, in_llm_context=remembered)
 
-    def record(self) -> list[CallMessage]:
-        """The whole conversation for `call.ended`."""
-        self.history.forget_ephemeral()
-        return self.history.record(self.system() if self.thinks else "")
-
-    def system(self) -> str:
-        """The system prompt as of now."""
-        prompt = self.prompt.render(datetime.fromtimestamp(self._clock.wall(), UTC))
-        if self.prompt.unknown:
-            log.warning("prompt_variables_unset", names=sorted(self.prompt.unknown))
-            self.prompt.unknown.clear()
-        return prompt
-
     def tool_result(self, command: LlmToolResult) -> None:
         """The agent's program ran a tool."""
-        self._tools.result(command)
+        self.mind.tools.result(command)
 
     def agent_is_back(self) -> None:
         """The agent's program may have forgotten, or never heard, which tools it was to run."""
-        self._tools.ask_again()
+        self.mind.tools.ask_again()
 
     # --- inside ---
 
     def _take_up(self, message_id: str) -> bool:
         """Go on with an answer that came too early, if it is one to the very same question."""
         answer = self._spare
-        if answer is None or answer.request != self._request(self._config):
+        if answer is None or answer.request != self.mind.request(self.mind.config):
             self._drop_spare()
             return False
         self._spare, self._answer = None, answer
@@ -275,7 +253,7 @@ class Dialogue:
 
     async def _generate(self, answer: _Answer, model: LanguageModel, *, last: bool) -> tuple[ToolCall, ...]:
         """One answer of the model: its words go to the mouth as they come, its tool calls are returned."""
-        request = self._request(answer.config, last=last)
+        request = self.mind.request(answer.config, last=last)
         answer.request = answer.request or request
         answer.text, answer.utterance, answer.written = "", None, False
         calls: tuple[ToolCall, ...] = ()
@@ -291,11 +269,6 @@ class Dialogue:
             if answer.utterance is not None:
                 answer.utterance.close()
         return calls
-
-    def _request(self, config: CallConfig, *, last: bool = False) -> Generation:
-        assert config.llm is not None
-        messages = self.history.messages_for_llm(self.system())
-        return Generation(config.llm, messages, config.tools, force_text=last)
 
     def _write(self, answer: _Answer, text: str) -> None:
         if not answer.text and not text.strip():
@@ -321,7 +294,7 @@ class Dialogue:
     def _apologise(self, answer: _Answer) -> None:
         """The caller is waiting for an answer that will not come. Models are not told that we apologised."""
         sorry = Utterance(new_id("msg"), answer.message_id, Origin.SERVER, remembered=False)
-        sorry.announced_text = apology(self._config.language)
+        sorry.announced_text = apology(self.mind.config.language)
         sorry.write(sorry.announced_text)
         sorry.close()
         self._stage.say(sorry)
@@ -331,7 +304,7 @@ class Dialogue:
         await answer.released.wait()
         answer.running_tools = True
         answer.tool_rounds += 1
-        follow_up = await self._tools.run(calls)
+        follow_up = await self.mind.tools.run(calls)
         answer.running_tools = False
         await answer.released.wait()
         return follow_up and answer.wanted

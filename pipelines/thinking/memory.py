@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET
 
 from pipelines.events import CallEvents
-from pipelines.thinking.dialogue import Dialogue
+from pipelines.thinking.mind import Mind
 from wire.commands import (
     CallCommand,
     HistoryAdd,
@@ -32,8 +32,8 @@ NO_MODEL = "no_server_llm"
 class MemoryDesk:
     """Carries out the commands that read or change what the model knows."""
 
-    def __init__(self, dialogue: Dialogue, template: str, events: CallEvents) -> None:
-        self._dialogue = dialogue
+    def __init__(self, mind: Mind, template: str, events: CallEvents) -> None:
+        self._mind = mind
         self._events = events
         self._first_template = template
 
@@ -46,18 +46,18 @@ class MemoryDesk:
             return False
         request_id = command.request_id or UNSET
         if isinstance(command, HistoryGet):
-            system = self._dialogue.system() if self._dialogue.thinks else ""
-            messages = self._dialogue.history.data(system)
+            system = self._mind.system() if self._mind.thinks else ""
+            messages = self._mind.history.data(system)
             self._events.publish(HistoryData(messages=messages, request_id=request_id))
-        elif self._dialogue.thinks:
+        elif self._mind.thinks:
             self._change(command)
-            self._events.publish(HistoryUpdated(count=self._dialogue.history.count, request_id=request_id))
+            self._events.publish(HistoryUpdated(count=self._mind.history.count, request_id=request_id))
         else:
             self._events.publish(HistoryUpdated(count=0, request_id=request_id, error=NO_MODEL))
         return True
 
     def _change(self, command: HistoryCommand) -> None:
-        history, prompt = self._dialogue.history, self._dialogue.prompt
+        history, prompt = self._mind.history, self._mind.prompt
         match command:
             case HistoryAdd():
                 history.add(map(_entry, command.messages), self._prompts())
@@ -76,12 +76,12 @@ class MemoryDesk:
 
     def _prompts(self) -> tuple[str, ...]:
         """Texts that are the instructions and not part of the conversation, however an app got hold of them."""
-        return (self._dialogue.prompt.template, self._first_template, self._dialogue.system())
+        return (self._mind.prompt.template, self._first_template, self._mind.system())
 
     def _set_context(self, command: SetContext) -> None:
         value: object = msgspec.json.decode(command.value)
         text = value if isinstance(value, str) else "" if value is None else bytes(command.value).decode()
-        self._dialogue.prompt.set_context(command.key, text)
+        self._mind.prompt.set_context(command.key, text)
 
 
 def _entry(message: HistoryMessage) -> CallMessage:

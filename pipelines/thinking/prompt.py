@@ -9,6 +9,11 @@ from zoneinfo import ZoneInfo
 
 _PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_.]*)\s*\}\}")
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+MAX_PAGE_KEYS = 16
+MAX_PAGE_KEY = 64
+"""Characters of a key that a page sets."""
+MAX_PAGE_VALUE = 8192
+"""Characters of a value that a page sets."""
 _RESERVED = frozenset({"RAG_CONTEXT", "MEMORY", "date_block"})
 """Names with a meaning in newer servers: empty here, and nothing to warn about."""
 
@@ -26,6 +31,7 @@ class Prompt:
         self._zone = _zone(timezone)
         self._blocks: list[str] = []
         self._context: dict[str, str] = {}
+        self._page: dict[str, str] = {}
         self.unknown: set[str] = set()
         """Placeholders that no variable filled so far; whoever warns of them empties this."""
 
@@ -53,6 +59,20 @@ class Prompt:
         else:
             self._context.pop(key, None)
 
+    def set_page_context(self, key: str, value: str | None) -> bool:
+        """What the page in the user's browser says of itself; the last value counts, None removes it. It comes from
+        strangers: it is rendered after everything of the agent's own, and False says that it was too much to take."""
+        key = " ".join(key.split())
+        if value is None:
+            self._page.pop(key, None)
+            return True
+        if not key or len(key) > MAX_PAGE_KEY or len(value) > MAX_PAGE_VALUE:
+            return False
+        if key not in self._page and len(self._page) >= MAX_PAGE_KEYS:
+            return False
+        self._page[key] = value
+        return True
+
     def render(self, now: datetime) -> str:
         """The whole prompt at the moment `now` (aware). Inserted values are never searched for placeholders."""
         built_in = _built_in(now.astimezone(self._zone))
@@ -68,7 +88,9 @@ class Prompt:
             return ""
 
         lines = "\n".join(f"{key}: {line}" for key, line in self._context.items())
-        parts = [_PLACEHOLDER.sub(value, self._template), *self._blocks, lines]
+        shown = "\n\n".join(f"### {key}\n{text}" for key, text in self._page.items())
+        page = f"## UI Context\n\n{shown}" if shown else ""
+        parts = [_PLACEHOLDER.sub(value, self._template), *self._blocks, lines, page]
         return "\n\n".join(part for part in parts if part.strip())
 
 

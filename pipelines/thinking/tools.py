@@ -44,6 +44,8 @@ class ToolRounds:
         self._publish = publish
         self._rounds: dict[str, _Round] = {}
         """By `msg_id`; a round that was asked for again has several."""
+        self.on_result: Callable[[ToolCallRequest, str], None] | None = None
+        """Told of each result as the model will read it, timeouts included."""
 
     def configure(self, tools: Sequence[Tool]) -> None:
         """Offer these from the next answer on; rounds that run keep running."""
@@ -69,7 +71,7 @@ class ToolRounds:
         except TimeoutError:
             log.warning("tool_timeout", missing=len(waiting.missing))
             for call_id in waiting.missing:
-                self._history.tool_result(call_id, TIMED_OUT)
+                self._settle(waiting, call_id, TIMED_OUT)
         finally:
             self._rounds = {msg_id: other for msg_id, other in self._rounds.items() if other is not waiting}
         return len(waiting.silent) < len(calls)
@@ -90,11 +92,16 @@ class ToolRounds:
         for result in command.results:
             if result.tool_call_id in waiting.missing:
                 waiting.missing.discard(result.tool_call_id)
-                self._history.tool_result(result.tool_call_id, _content(result.result))
+                self._settle(waiting, result.tool_call_id, _content(result.result))
                 if result.no_followup:
                     waiting.silent.add(result.tool_call_id)
         if not waiting.missing:
             waiting.complete.set()
+
+    def _settle(self, waiting: _Round, call_id: str, content: str) -> None:
+        self._history.tool_result(call_id, content)
+        if self.on_result is not None:
+            self.on_result(next(one for one in waiting.requests if one.id == call_id), content)
 
     def _ask(self, waiting: _Round) -> None:
         msg_id = f"tr_{secrets.token_hex(8)}"
