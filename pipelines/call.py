@@ -17,7 +17,7 @@ from pipelines.barge_in import BargeIn
 from pipelines.commands import Commands
 from pipelines.events import CallEvents, EventSink
 from pipelines.forwarding import Forwarding
-from pipelines.ids import new_id
+from pipelines.greeting import Greeting
 from pipelines.listening.directives import Output, ResumeBot, StopBot
 from pipelines.listening.ears import Ears
 from pipelines.listening.turn import TurnMachine
@@ -31,22 +31,13 @@ from pipelines.speaking.utterance import Origin, Utterance
 from pipelines.thinking.dialogue import Dialogue
 from pipelines.thinking.memory import MemoryDesk
 from pipelines.thinking.replies import Replies
+from pipelines.turn_effects import TurnEffects
 from pipelines.turn_times import TurnTimes
 from pipelines.watch import SessionWatch
 from providers.errors import ProviderError
 from wire.commands import CallCommand, SessionConfigure
 from wire.config import CallConfig
-from wire.events import (
-    CallDtmfReceived,
-    CallError,
-    CallEvent,
-    EagerTurn,
-    SpeechStarted,
-    TurnContinued,
-    TurnEnd,
-    UserMessage,
-    UserSpeaking,
-)
+from wire.events import CallDtmfReceived, CallError, CallEvent
 
 log = structlog.get_logger(__name__)
 
@@ -91,6 +82,7 @@ class Call:
         self._watch = SessionWatch(config.limits, self.events, self._is_busy, lambda: self._mouth.busy)
         self._barge_in = BargeIn(self._machine, self._ears, self._mouth, self._dialogue)
         self._metering = Metering(parts.medium.audio, self.events, parts.clock)
+        self._greeting = Greeting(parts.opening, self._mouth, lambda: self._session.config.greeting)
         self.times = TurnTimes(parts.clock)
         self.times.listen(lambda turn: self._log.info("turn", **turn.numbers()))
         self.events.watch(self.times)
@@ -109,6 +101,18 @@ class Call:
             end=self.end,
         )
         self._organs = Organs(self._machine, self._ears, self._mouth, self._dialogue, self._watch)
+        self._effects = TurnEffects(
+            clock=parts.clock,
+            machine=self._machine,
+            ears=self._ears,
+            mouth=self._mouth,
+            replies=self._orders.replies,
+            dialogue=self._dialogue,
+            greeting=self._greeting,
+            barge_in=self._barge_in,
+            watch=self._watch,
+            metering=self._metering,
+        )
         self._started_at = 0.0
         self._digits = self._early_digits = ""
         self._spoke = False
@@ -231,7 +235,7 @@ class Call:
                 self._barge_in.resume()
             elif isinstance(output, CallEvent):
                 self.events.publish(output)
-                self._follow(output)
+                self._effects.follow(output)
 
     def on_ears_trouble(self, error: ProviderError) -> None:
         """The recogniser failed."""
@@ -293,6 +297,7 @@ class Call:
     def _configure(self, command: SessionConfigure) -> None:
         self._session.change(command, self._organs, self.events, self)
         self._meter()
+        self._greeting.configured()
 
     def _start(self, tasks: asyncio.TaskGroup) -> None:
         if self.state is not CallState.NEW:
@@ -308,8 +313,7 @@ class Call:
         tasks.create_task(self._ears.run(tasks), name="ears")
         tasks.create_task(self._mouth.run(tasks), name="mouth")
         self._parts.metronome.join(self, self._beat)
-        if self._session.config.greeting and self._facts.direction == "inbound":
-            self._greet(self._session.config.greeting)
+        self._greeting.start(self._clock.now())
         for digit in self._early_digits:
             self.on_digit(digit)
         self._log.info("call_started", transport=self._facts.transport, direction=self._facts.direction)
@@ -320,18 +324,12 @@ class Call:
         self._ears.meter(self._metering.user)
         self._mouth.sound = self._metering.bot
 
-    def _greet(self, text: str) -> None:
-        greeting = Utterance(new_id("msg"), "", Origin.GREETING, remembered=True)
-        greeting.announced_text = text
-        greeting.write(text)
-        greeting.close()
-        self._mouth.enqueue(greeting)
-
     def _beat(self, now: float) -> None:
         try:
             self._ears.beat(now)
             self._mouth.beat(now)
             self._attention.beat(now)
+            self._greeting.beat(now)
             self._orders.beat(now)
             self._metering.beat(now)
             reason = self._watch.beat(now)
@@ -356,36 +354,6 @@ class Call:
         """True while silence is nobody's fault."""
         speaking = self._mouth.busy or self._machine.user_speaking
         return speaking or self._dialogue.busy or self._attention.away
-
-    def _follow(self, event: CallEvent) -> None:
-        """What a turn event means for replies, dialogue and limits."""
-        now = self._clock.now()
-        match event:
-            case UserMessage():
-                self._watch.user_activity(now)
-                self._orders.replies.announced(event.message_id)
-                self._mouth.drop_replies()
-                self._dialogue.user_said(event.turn_id, event.message_id, event.text)
-            case EagerTurn():
-                self._orders.replies.announced(event.message_id)
-                self._dialogue.prepare(event.message_id)
-            case TurnEnd():
-                self._barge_in.turn_ended()
-                self._metering.turn_ended(event.turn_id, self._ears.now_ms - self._machine.turn_started_ms)
-                self._orders.replies.announced(event.message_id)
-                self._dialogue.answer(event.message_id)
-                self._mouth.beat(now)
-            case TurnContinued():
-                self._orders.replies.continued()
-                self._barge_in.turn_continued()
-            case SpeechStarted():
-                self._watch.user_activity(now)
-            case UserSpeaking():
-                self._barge_in.words()
-                self._dialogue.user_says(event.text)
-                self._watch.user_activity(now)
-            case _:
-                pass
 
     def _trouble(self, error: ProviderError) -> None:
         self._log.warning("provider_failed", vendor=error.vendor, code=error.code, error=str(error))

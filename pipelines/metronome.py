@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextvars import Context, copy_context
+from math import exp
 
 import structlog
 
@@ -28,8 +29,9 @@ class Metronome:
         self._members: dict[object, tuple[Callable[[float], None], Context]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._next = 0.0
-        self.lateness = 0.0
-        """Seconds by which the last tick came late: the event loop's lag, for metrics and admission."""
+        self.lag = 0.0
+        """Seconds by which ticks come late, on the average of the last second: the event loop's lag, for metrics and
+        admission. 0 while nobody listens."""
 
     def join(self, key: object, beat: Callable[[float], None]) -> None:
         """Call `beat(now)` every tick until `leave(key)`. Joining again replaces."""
@@ -55,7 +57,9 @@ class Metronome:
 
     def _tick(self) -> None:
         now = self._clock.now()
-        self.lateness = now - self._next
+        late = now - self._next
+        # The longer a tick took to come, the more of that second it stands for.
+        self.lag += (late - self.lag) * (1 - exp(-(TICK + late)))
         for key, (beat, context) in list(self._members.items()):
             try:
                 context.run(beat, now)
@@ -65,6 +69,7 @@ class Metronome:
                 log.exception("beat_failed")
         if not self._members:
             self._timer = None
+            self.lag = 0.0
             return
         self._next += TICK
         if self._next < now:

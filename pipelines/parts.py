@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
 from pipelines.clock import Clock
+from pipelines.greeting import Opening
 from pipelines.listening.ears import OpenVoiceActivity
 from pipelines.medium import Medium, Transfer
 from pipelines.metronome import Metronome
@@ -79,5 +80,7 @@ class CallParts:
     reconfigure: Callable[[RawConfig], CallConfig]
     hold_music: bytes
     """One loop in the medium's format."""
+    opening: Opening | None = field(default_factory=Opening)
+    """When the greeting is said; None: nobody greets."""
     transfer: Transfer | None = None
     """Connects the caller elsewhere; None where the medium cannot."""

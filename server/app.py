@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -12,9 +13,10 @@ import uvicorn
 from fastapi import FastAPI, WebSocket
 from picows import WSListener, WSUpgradeRequest, WSUpgradeResponseWithListener
 
+from pipelines.audio.tones import hold_music as built_in_music
 from pipelines.audio.wav import read_wav
 from pipelines.clock import LoopClock
-from providers.base import MULAW_8K
+from providers.base import MULAW_8K, AudioFormat
 from providers.local.sphinx import check_grammar
 from server.agents.agent import RegistryTimes
 from server.agents.configuration import ConfigRules
@@ -28,6 +30,7 @@ from server.api.cors import Cors
 from server.api.errors import answer_errors
 from server.api.health import health_routes
 from server.auth import Keys
+from server.calls import CallRules, Calls
 from server.engines import CallEngines, Engines
 from server.keys import SettingsError
 from server.metrics import Metrics
@@ -54,7 +57,7 @@ class Gateway:
     """Everything that one process serves. Make it inside the event loop; `run` owns all tasks."""
 
     def __init__(self, settings: Settings, keys: Keys, engines: CallEngines, hold_music: bytes = b"") -> None:
-        """`hold_music` is 8 kHz µ-law; empty means the built-in one."""
+        """`hold_music` is a WAV file; empty means the built-in one."""
         self.settings = settings
         self.engines = engines
         self.metrics = Metrics()
@@ -67,18 +70,19 @@ class Gateway:
         self.access = Access(keys, self.clock)
         self.base_url = settings.public_url or f"http://127.0.0.1:{settings.port}"
         self._carrier = self._carrier_api()
-        rules = PhoneRules(
-            stream_url=lambda: self.stream_url,
-            max_calls=settings.max_concurrent_calls,
-            no_agent_message=settings.no_agent_message,
-            hold_music=hold_music,
-            carrier=self._carrier,
-            forward_url=lambda: self.base_url + FORWARD_PATH,
-        )
-        self.phone = Phone(self.registry, engines, self._resolve, rules, self.metrics)
+
+        @functools.cache
+        def music(line: AudioFormat) -> bytes:
+            return read_wav(hold_music, line) if hold_music else built_in_music(line)
+
+        rules = CallRules(settings.max_concurrent_calls, settings.max_loop_lag_ms / 1000, music)
+        self.calls = Calls(self.registry, engines, self._resolve, rules, self.metrics)
+        self.phone = Phone(self.calls, self._phone_rules())
         self.metrics.gauge("gateway_agent_connections", "Agent sockets open", lambda: len(self.agents))
         self.metrics.gauge("gateway_store_reachable", "1 while the store answers", lambda: float(self.store.reachable))
-        self.metrics.gauge("gateway_loop_lag_seconds", "Lateness of the pacing tick", lambda: self.phone.lag)
+        self.metrics.gauge(
+            "gateway_loop_lag_seconds", "Lateness of the pacing tick, averaged over a second", lambda: self.calls.lag
+        )
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
         self._serving = False
@@ -119,12 +123,12 @@ class Gateway:
             async with asyncio.TaskGroup() as tasks:
                 watch = tasks.create_task(self.registry.run(), name="registry")
                 store = tasks.create_task(self.store.run(), name="store")
-                phone = tasks.create_task(self.phone.run(), name="phone")
+                calls = tasks.create_task(self.calls.run(), name="calls")
                 self._serving = True
                 await self._stopping.wait()
                 self._serving = False
-                self.phone.close()
-                await phone
+                self.calls.close()
+                await calls
                 self.agents.close()
                 watch.cancel()
                 store.cancel()
@@ -141,6 +145,14 @@ class Gateway:
         with suppress(TimeoutError):
             async with asyncio.timeout(STOP_SECONDS):
                 await self._stopped.wait()
+
+    def _phone_rules(self) -> PhoneRules:
+        return PhoneRules(
+            stream_url=lambda: self.stream_url,
+            no_agent_message=self.settings.no_agent_message,
+            carrier=self._carrier,
+            forward_url=lambda: self.base_url + FORWARD_PATH,
+        )
 
     def _carrier_api(self) -> TwilioRest | None:
         sid, token = self.settings.twilio_account_sid, self._carrier_token()
@@ -162,12 +174,14 @@ class Gateway:
 
 
 def _hold_music(settings: Settings) -> bytes:
-    """The operator's hold music. Raises SettingsError when it cannot be played."""
+    """The operator's hold music, a WAV file. Raises SettingsError when it cannot be played."""
     path = settings.hold_music_file
     if path is None:
         return b""
     try:
-        return read_wav(path.read_bytes(), MULAW_8K)
+        music = path.read_bytes()
+        read_wav(music, MULAW_8K)
+        return music
     except (OSError, ValueError) as error:
         raise SettingsError(f"HOLD_MUSIC_FILE: {error}") from None
 

@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
     max_concurrent_calls: int = Field(default=0, ge=0)
+    max_loop_lag_ms: int = Field(default=150, ge=0)
     agent_grace_seconds: float = Field(default=20, ge=0, le=600)
     no_agent_message: str | None = None
     hold_music_file: Path | None = None

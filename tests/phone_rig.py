@@ -180,8 +180,8 @@ class Rig:
     def leftovers(self) -> dict[str, int]:
         """What calls hold now, counted."""
         return {
-            "calls": len(self.gateway.phone),
-            "expected calls": self.gateway.phone.expecting,
+            "calls": len(self.gateway.calls),
+            "expected calls": self.gateway.calls.expecting,
             "calls that agents can reach": len(self.gateway.registry.calls),
             "recogniser sockets": sum(not one.closed.is_set() for one in self.vendors.flux.connections),
             "voice sockets": sum(one.close_code is None for one in self.vendors.voice.connections),

@@ -263,10 +263,10 @@ async def test_a_call_given_up_before_its_stream_opened_never_was() -> None:
         agent = await rig.agent()
         dial = Dial(rig.http, NUMBER)
         answer = await place_call(dial)
-        assert rig.gateway.phone.expecting == 1
+        assert rig.gateway.calls.expecting == 1
         assert await status(rig, dial.call_sid, "canceled") == 204
         assert await status(rig, dial.call_sid, "canceled") == 204
-        assert rig.gateway.phone.expecting == 0
+        assert rig.gateway.calls.expecting == 0
         async with raw_line(dial, answer) as line:
             await line.start()
             assert await line.closed() == 1008

@@ -51,7 +51,7 @@ async def test_of_many_callers_at_the_same_moment_exactly_as_many_as_allowed_get
             answers = await asyncio.gather(*(caller.ring() for caller in callers))
             assert Counter(answer.outcome for answer in answers) == {Outcome.CONNECTED: 7, Outcome.REJECTED: 13}
             await asyncio.sleep(1)
-            assert len(rig.gateway.phone) == 7
+            assert len(rig.gateway.calls) == 7
             for caller in callers:
                 await caller.hang_up()
             await asyncio.sleep(3)

@@ -60,7 +60,7 @@ async def test_old_recognisers_are_let_go() -> None:
             stt = {"provider": "deepgram-flux", "keyterms": [f"x{number}"]}
             await agent.ask("session.configure", "session.configured", session_id=call, stt=stt)
             await asyncio.sleep(0.5)
-        [live] = rig.gateway.phone._calls
+        [live] = rig.gateway.calls._live.values()
         assert len(live._ears._retired) < 3
 
 

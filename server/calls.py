@@ -1,0 +1,252 @@
+"""Calls: from what is known of one to its end, whatever medium carries it.
+
+A door (the carrier's webhook, a browser's offer) expects a call before there is a line: its voice is opened and warmed
+and it counts against capacity. The line makes it begin, or it is forgotten without a trace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from pipelines.call import Call
+from pipelines.clock import Clock
+from pipelines.greeting import Opening
+from pipelines.medium import Medium, Transfer
+from pipelines.metronome import Metronome
+from pipelines.parts import CallFacts, CallParts
+from providers.base import AudioFormat, LanguageModel, TextToSpeech
+from server.agents.registry import AgentRegistry
+from server.engines import CallEngines
+from server.metrics import Metrics
+from wire.commands import RawConfig
+from wire.config import CallConfig, LlmConfig
+from wire.layers import Layer, patch
+from wire.resolve import Scope, read_layer
+
+log = structlog.get_logger(__name__)
+
+START_AT_ONCE: Final = Opening()
+
+
+class SessionLayers:
+    """What one call is configured with: the layers it began with, and what `session.configure` laid on them."""
+
+    def __init__(self, layers: Sequence[Layer], resolve: Callable[[Sequence[Layer]], CallConfig]) -> None:
+        """Raises ConfigError when the layers could not serve a call."""
+        self._layers = list(layers)
+        self._session = Layer()
+        self._resolve = resolve
+        self.config = resolve(self._layers)
+
+    def patch(self, raw: RawConfig) -> CallConfig:
+        """The configuration after one more patch. Raises ConfigError, and then nothing has changed."""
+        session = patch(self._session, read_layer(raw, Scope.SESSION))
+        self.config = self._resolve([*self._layers, session])
+        self._session = session
+        return self.config
+
+
+@dataclass(frozen=True, slots=True)
+class CallRules:
+    """What the operator decides about all calls."""
+
+    max_calls: int = 0
+    """0: no limit."""
+    max_lag: float = 0.0
+    """Seconds by which the pacing may run late, on the average of the last second, before new calls are refused; 0:
+    any."""
+    hold_music: Callable[[AudioFormat], bytes] = lambda _line: b""
+    """One loop in the line's format."""
+
+
+@dataclass(slots=True, eq=False)
+class ExpectedCall:
+    """A call that has no line yet. Its configuration may still be patched through `session`."""
+
+    facts: CallFacts
+    session: SessionLayers
+    line: AudioFormat
+    voice: TextToSpeech
+    warming: asyncio.Task[None] | None = None
+
+    @property
+    def call_id(self) -> str:
+        """The id on the wire."""
+        return self.facts.call_id
+
+
+class Calls:
+    """All calls of this process. `run` owns their tasks."""
+
+    def __init__(
+        self,
+        registry: AgentRegistry,
+        engines: CallEngines,
+        resolve: Callable[[Sequence[Layer]], CallConfig],
+        rules: CallRules,
+        metrics: Metrics,
+    ) -> None:
+        self.registry = registry
+        self.resolve = resolve
+        self._engines = engines
+        self._rules = rules
+        self._metrics = metrics
+        self._clock: Clock = registry.clock
+        self._metronome = Metronome(registry.clock)
+        self._expected: set[ExpectedCall] = set()
+        self._live: dict[str, Call] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._closing = asyncio.Event()
+
+    @property
+    def lag(self) -> float:
+        """Seconds by which the pacing runs late, on the average of the last second."""
+        return self._metronome.lag
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    @property
+    def expecting(self) -> int:
+        """Calls that have no line yet."""
+        return len(self._expected)
+
+    def find(self, call_id: str) -> Call | None:
+        """The live call of that id."""
+        return self._live.get(call_id)
+
+    async def run(self) -> None:
+        """Serve until `close`. Start it once."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                await self._closing.wait()
+                for call in list(self._live.values()):
+                    call.end("disconnected")
+        finally:
+            self._metronome.close()
+
+    def close(self) -> None:
+        """End every call, take no new one; `run` returns when all are released."""
+        for expected in list(self._expected):
+            self.forget(expected)
+        self._closing.set()
+
+    def spawn(self, job: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        """Run something that must not outlive the calls. It may not raise."""
+        assert self._tasks is not None
+        return self._tasks.create_task(job, name=name)
+
+    # --- the life of a call ---
+
+    def full(self, besides: str = "") -> str | None:
+        """Why no new call can begin now: closing, capacity or lag; None when one can. A call that is expected as
+        `besides` is not counted: it is the one that asks."""
+        if self._closing.is_set():
+            return "closing"
+        others = len(self._live) + sum(expected.call_id != besides for expected in self._expected)
+        if 0 < self._rules.max_calls <= others:
+            return "capacity"
+        if self._live and 0 < self._rules.max_lag < self.lag:
+            return "lag"
+        return None
+
+    def expect(self, facts: CallFacts, session: SessionLayers, line: AudioFormat) -> ExpectedCall:
+        """Make ready for a call on a line of that format. Raises ProviderError for a vendor that cannot be had."""
+        model = self._model(session.config.llm)
+        voice = self._engines.voice(session.config.voice, line)
+        expected = ExpectedCall(facts, session, line, voice)
+        expected.warming = self.spawn(_warm(voice, model), "warm")
+        self._expected.add(expected)
+        return expected
+
+    def forget(self, expected: ExpectedCall) -> None:
+        """It will never begin. Idempotent."""
+        if expected in self._expected:
+            self._expected.discard(expected)
+            self.spawn(_release(expected), "release")
+
+    def begin(
+        self,
+        expected: ExpectedCall,
+        medium: Medium,
+        *,
+        transfer: Transfer | None = None,
+        opening: Opening | None = START_AT_ONCE,
+    ) -> Call:
+        """The line is there: the call lives from now on. Raises LookupError when its agent is known no more (the call
+        is forgotten then)."""
+        line = expected.line
+        parts = CallParts(
+            clock=self._clock,
+            metronome=self._metronome,
+            medium=medium,
+            voice=expected.voice,
+            open_voice=lambda voice: self._engines.voice(voice, line),
+            open_stt=lambda stt: self._engines.stt(stt, line),
+            model=self._model,
+            vad=self._engines.vad,
+            turn_model=self._engines.turn_model,
+            reconfigure=expected.session.patch,
+            hold_music=self._rules.hold_music(line),
+            opening=opening,
+            transfer=transfer,
+        )
+        call = Call(expected.facts, expected.session.config, parts)
+        try:
+            agent = self.registry.admit(call)
+        except LookupError:
+            log.info("call_unanswered", call_id=call.call_id, reason="agent_gone")
+            self.forget(expected)
+            raise
+        self._expected.discard(expected)
+        if agent.link is not None:
+            call.attach(agent.link, agent.agent_id)
+        call.events.watch(self._metrics.watcher())
+        call.times.listen(self._metrics.turn_answered)
+        self._live[call.call_id] = call
+        self.spawn(self._run(call), f"call {call.call_id}")
+        return call
+
+    # --- inside ---
+
+    def _model(self, config: LlmConfig | None) -> LanguageModel | None:
+        return None if config is None else self._engines.model(config.provider)
+
+    async def _run(self, call: Call) -> None:
+        try:
+            with self._metrics.call():
+                await call.run()
+        except Exception:
+            # The root of a call: its fault must not take the others with it.
+            log.exception("call_failed", call_id=call.call_id)
+        finally:
+            del self._live[call.call_id]
+            self.registry.calls.remove(call.call_id)
+
+
+async def _warm(voice: TextToSpeech, model: LanguageModel | None) -> None:
+    """Make the first words fast. Failing here is not an error: the call will tell."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(voice.warm())
+            if model is not None:
+                tasks.create_task(model.warm())
+    except Exception:
+        # The root of this task: an engine's fault must not take other calls with it.
+        log.exception("warming_failed")
+
+
+async def _release(expected: ExpectedCall) -> None:
+    if expected.warming is not None:
+        expected.warming.cancel()
+    try:
+        await expected.voice.aclose()
+    except Exception:
+        # As above.
+        log.exception("release_failed", call_id=expected.call_id)
