@@ -85,10 +85,14 @@ class SoftwareCaller:
         """Call; when the gateway takes the call, the line is open both ways on return. Raises DialFailed."""
         answer = await place_call(self.dial)
         if answer.outcome is Outcome.CONNECTED:
-            await self._line.open(answer)
-            self._note(Happening.ANSWERED, self._line.play.began_at)
-            self._microphone = asyncio.create_task(self._speak())
+            await self.pick_up(answer)
         return answer
+
+    async def pick_up(self, answer: Answer) -> None:
+        """Open the media stream of a call that the gateway placed. Raises DialFailed."""
+        await self._line.open(answer)
+        self._note(Happening.ANSWERED, self._line.play.began_at)
+        self._microphone = asyncio.create_task(self._speak())
 
     def say(self, mulaw: bytes) -> None:
         """Speak 8 kHz µ-law after what is being said already."""

@@ -1,101 +1,144 @@
-"""What we ask of Twilio's REST API while calls run (API version 2010-04-01).
-
-CarrierError               anything; `code` is Twilio's own number where it gave one
-├── CarrierRefused         wrong credentials, wrong request: asking again cannot help
-└── CarrierUnavailable     no connection, 5xx, 429, or no answer in time
-"""
+"""What we ask of Twilio's REST API (2010-04-01). Each request takes at most 5 s and fails with a CarrierError."""
 
 from __future__ import annotations
 
-import asyncio
 from http import HTTPStatus
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, urlsplit
 
-import httpx2
 import msgspec
 
-_DEADLINE_S = 5.0
-_ATTEMPTS = 2
-_CALL_IS_OVER = {20404, 21220}
-"""Twilio's codes for a call that it does not know, or that is not in progress any more."""
+from transports.twilio.account import Account, Ask
+from transports.twilio.account import CarrierError as CarrierError
+from transports.twilio.account import CarrierRefused as CarrierRefused
+from transports.twilio.account import CarrierUnavailable as CarrierUnavailable
+from transports.twilio.records import (
+    Balance,
+    CallRecord,
+    DomainPage,
+    IncomingNumber,
+    NewCall,
+    NumberPage,
+    SipDomain,
+    VoiceWebhook,
+)
 
-
-class CarrierError(Exception):
-    """Twilio did not do what we asked. The text holds no secret."""
-
-    def __init__(self, message: str, *, status: int | None = None, code: int | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-
-
-class CarrierRefused(CarrierError):
-    """Twilio said no, and would again."""
-
-
-class CarrierUnavailable(CarrierError):
-    """Twilio could not be reached, had an internal error, or asked for patience."""
-
-
-class _Problem(msgspec.Struct):
-    code: int | None = None
-    message: str = ""
+_PAGE = 1000
+_PAGES = 20
+"""More than 20,000 numbers are not looked at."""
+_UNKNOWN_CALL = 20404
+_NOT_IN_THAT_STATE = 21220
 
 
 class TwilioRest:
     """One account. `base_url` is the origin of the API, e.g. a regional one."""
 
     def __init__(self, account_sid: str, auth_token: str, base_url: str = "https://api.twilio.com") -> None:
-        self._calls = f"/2010-04-01/Accounts/{quote(account_sid, safe='')}/Calls"
-        self._http = httpx2.AsyncClient(base_url=base_url, auth=(account_sid, auth_token), timeout=_DEADLINE_S)
+        self._account = Account(account_sid, auth_token, base_url)
+
+    # --- calls ---
+
+    async def create_call(self, call: NewCall) -> CallRecord:
+        """Have somebody called; the record holds the call's id. Raises CarrierError.
+
+        After a CarrierUnavailable without `status` the call may ring nevertheless: the request was sent, the answer
+        never came.
+        """
+        return await self._account.ask(Ask("Calls.json", call.form(), twice=False), CallRecord)
+
+    async def fetch_call(self, call_sid: str) -> CallRecord:
+        """How a call fares. Raises CarrierError; `code` is 20404 for a call that Twilio does not know."""
+        return await self._account.ask(Ask(_call(call_sid)), CallRecord)
 
     async def hang_up(self, call_sid: str) -> None:
-        """End a call in progress. Fine when it is over already. Takes at most 5 s. Raises CarrierError."""
-        problem = await self._update(call_sid, {"Status": "completed"})
-        if problem is not None and problem.code not in _CALL_IS_OVER and problem.status != HTTPStatus.NOT_FOUND:
-            raise problem
+        """End a call, be it in progress or not yet. Fine when it is over already. Raises CarrierError."""
+        try:
+            await self._update(call_sid, "Status", "completed")
+        except CarrierRefused as error:
+            if not _is_over(error):
+                raise
+
+    async def cancel(self, call_sid: str) -> None:
+        """Stop ringing. A call that was picked up just now is ended; one that is over is fine. Raises CarrierError."""
+        try:
+            await self._update(call_sid, "Status", "canceled")
+        except CarrierRefused as error:
+            if error.code == _NOT_IN_THAT_STATE:
+                await self.hang_up(call_sid)
+            elif not _is_over(error):
+                raise
 
     async def redirect(self, call_sid: str, twiml: str) -> None:
-        """Let a call go on with other TwiML, which ends its media stream. Takes at most 5 s. Raises CarrierError."""
-        problem = await self._update(call_sid, {"Twiml": twiml})
-        if problem is not None:
-            raise problem
+        """Let a call go on with other TwiML, which ends its media stream. Raises CarrierError."""
+        await self._update(call_sid, "Twiml", twiml)
+
+    # --- numbers and SIP domains ---
+
+    async def numbers(self, phone_number: str | None = None) -> list[IncomingNumber]:
+        """All numbers of the account, or the one of that E.164 form if the account has it. Raises CarrierError."""
+        query = [("PageSize", str(_PAGE))]
+        if phone_number is not None:
+            query.append(("PhoneNumber", phone_number))
+        found: list[IncomingNumber] = []
+        path = "IncomingPhoneNumbers.json"
+        for _ in range(_PAGES):
+            page = await self._account.ask(Ask(path, query=query), NumberPage)
+            found += page.incoming_phone_numbers
+            if page.next_page_uri is None:
+                break
+            query = self._next(page.next_page_uri, path)
+        return found
+
+    async def set_number_webhook(self, number_sid: str, webhook: VoiceWebhook) -> IncomingNumber:
+        """Send a number's calls there. Raises CarrierError."""
+        form = [("VoiceUrl", webhook.url), ("VoiceMethod", "POST")]
+        form += [("StatusCallback", webhook.status_callback), ("StatusCallbackMethod", "POST")]
+        path = f"IncomingPhoneNumbers/{quote(number_sid, safe='')}.json"
+        return await self._account.ask(Ask(path, form), IncomingNumber)
+
+    async def sip_domains(self) -> list[SipDomain]:
+        """All SIP domains of the account. Raises CarrierError."""
+        query = [("PageSize", str(_PAGE))]
+        found: list[SipDomain] = []
+        path = "SIP/Domains.json"
+        for _ in range(_PAGES):
+            page = await self._account.ask(Ask(path, query=query), DomainPage)
+            found += page.domains
+            if page.next_page_uri is None:
+                break
+            query = self._next(page.next_page_uri, path)
+        return found
+
+    async def set_domain_webhook(self, domain_sid: str, webhook: VoiceWebhook) -> SipDomain:
+        """Send a SIP domain's calls there. Raises CarrierError."""
+        form = [("VoiceUrl", webhook.url), ("VoiceMethod", "POST")]
+        form += [("VoiceStatusCallbackUrl", webhook.status_callback), ("VoiceStatusCallbackMethod", "POST")]
+        return await self._account.ask(Ask(f"SIP/Domains/{quote(domain_sid, safe='')}.json", form), SipDomain)
+
+    # --- the account ---
+
+    async def balance(self) -> Balance:
+        """What is left. Raises CarrierError."""
+        return await self._account.ask(Ask("Balance.json"), Balance)
 
     async def aclose(self) -> None:
         """Give the connections back. Idempotent."""
-        await self._http.aclose()
+        await self._account.aclose()
 
-    async def _update(self, call_sid: str, form: dict[str, str]) -> CarrierRefused | None:
-        """Change a call; gives Twilio's refusal back because it depends on the change whether that is an error."""
-        path = f"{self._calls}/{quote(call_sid, safe='')}.json"
-        try:
-            async with asyncio.timeout(_DEADLINE_S):
-                return await self._post(path, form)
-        except TimeoutError:
-            raise CarrierUnavailable(f"no answer from Twilio within {_DEADLINE_S:g} s") from None
+    async def _update(self, call_sid: str, name: str, value: str) -> None:
+        await self._account.ask(Ask(_call(call_sid), [(name, value)]), msgspec.Raw)
 
-    async def _post(self, path: str, form: dict[str, str]) -> CarrierRefused | None:
-        failure = CarrierUnavailable("not asked")
-        for _ in range(_ATTEMPTS):
-            try:
-                response = await self._http.post(path, data=form)
-            except httpx2.HTTPError as error:
-                failure = CarrierUnavailable(f"cannot reach Twilio: {type(error).__name__}")
-                continue
-            if response.is_success:
-                return None
-            problem = _problem(response.content)
-            text = f"Twilio answered {response.status_code}: {problem.message or 'no reason given'}"
-            if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
-                raise CarrierUnavailable(text, status=response.status_code, code=problem.code)
-            if response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
-                return CarrierRefused(text, status=response.status_code, code=problem.code)
-            failure = CarrierUnavailable(text, status=response.status_code, code=problem.code)
-        raise failure
+    def _next(self, uri: str, path: str) -> list[tuple[str, str]]:
+        """The query of the next page. Only ever the same list of the same account: our credentials go with it."""
+        parts = urlsplit(uri)
+        if parts.scheme or parts.netloc or parts.path != self._account.root + path:
+            raise CarrierUnavailable("Twilio names a next page that is none")
+        return parse_qsl(parts.query)
 
 
-def _problem(body: bytes) -> _Problem:
-    try:
-        return msgspec.json.decode(body, type=_Problem)
-    except (msgspec.MsgspecError, ValueError):
-        return _Problem()
+def _call(call_sid: str) -> str:
+    return f"Calls/{quote(call_sid, safe='')}.json"
+
+
+def _is_over(error: CarrierRefused) -> bool:
+    """Whether Twilio refused because the call has ended, or it never heard of it."""
+    return error.code in (_UNKNOWN_CALL, _NOT_IN_THAT_STATE) or error.status == HTTPStatus.NOT_FOUND
