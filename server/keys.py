@@ -34,7 +34,7 @@ def read_api_keys(value: SecretStr | None) -> tuple[OrganisationKey, ...]:
     for number, entry in enumerate(filter(None, entries), start=1):
         organisation, separator, key = entry.rpartition(":")
         organisation = organisation.strip() if separator else DEFAULT_ORGANISATION
-        if not organisation or ":" in organisation or not _is_key(key.strip()):
+        if not organisation or ":" in organisation or not is_key(key.strip()):
             raise ValueError(f"entry {number} must be 'pk_…' or 'organisation:pk_…'")
         if key.strip() in found:
             raise ValueError(f"entry {number} repeats a key")
@@ -44,7 +44,8 @@ def read_api_keys(value: SecretStr | None) -> tuple[OrganisationKey, ...]:
     return tuple(found.values())
 
 
-def _is_key(text: str) -> bool:
+def is_key(text: str) -> bool:
+    """Whether it can be an API key at all: `pk_…`, at least 8 printable characters without a space."""
     return text.startswith("pk_") and len(text) >= 8 and text.isascii() and text.isprintable() and " " not in text
 
 
@@ -67,7 +68,7 @@ def load_or_create_key(data_dir: Path) -> StoredKey:
         key = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeError) as error:
         raise SettingsError(f"DATA_DIR: cannot keep the API key in {path} ({type(error).__name__})") from None
-    if not _is_key(key):
+    if not is_key(key):
         raise SettingsError(f"DATA_DIR: {path} holds no API key; delete it to get a new one")
     return StoredKey(SecretStr(key), created)
 

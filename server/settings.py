@@ -39,6 +39,7 @@ class Settings(BaseSettings):
     public_url: str | None = None
     forwarded_allow_ips: str = "127.0.0.1,::1"
     api_keys: SecretStr | None = None
+    api_keys_file: Path | None = None
     data_dir: Path = Path("var")
     redis_url: SecretStr | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
