@@ -31,9 +31,11 @@ from server.api.errors import answer_errors
 from server.api.health import health_routes
 from server.auth import Keys
 from server.calls import CallRules, Calls
+from server.carriers import Carriers
 from server.engines import CallEngines, Engines
 from server.keys import SettingsError
 from server.metrics import Metrics
+from server.organisations.sources import OrganisationSources
 from server.phone import Phone, PhoneRules
 from server.settings import Settings
 from server.store.base import Store
@@ -42,7 +44,7 @@ from server.store.memory import MemoryStore
 from server.store.redis import RedisStore
 from server.switchboard import STREAM_PATH, switchboard_protocol
 from transports.twilio.door import StreamDoor
-from transports.twilio.rest import TwilioRest
+from transports.twilio.signature import SIGNATURE_HEADER
 from wire.config import CallConfig, LocalStt
 from wire.errors import ConfigError
 from wire.layers import Layer
@@ -56,20 +58,24 @@ STOP_SECONDS = 5.0
 class Gateway:
     """Everything that one process serves. Make it inside the event loop; `run` owns all tasks."""
 
-    def __init__(self, settings: Settings, keys: Keys, engines: CallEngines, hold_music: bytes = b"") -> None:
+    def __init__(
+        self, settings: Settings, sources: OrganisationSources, engines: CallEngines, hold_music: bytes = b""
+    ) -> None:
         """`hold_music` is a WAV file; empty means the built-in one."""
         self.settings = settings
         self.engines = engines
+        self._sources = sources
+        self.organisations = sources.organisations
         self.metrics = Metrics()
         self.clock = LoopClock()
         self.store = _store(settings, self.clock)
         self._defaults = settings.server_defaults(Engines.served)
         times = RegistryTimes(grace=settings.agent_grace_seconds)
         self.registry = AgentRegistry(self.store, self.clock, ConfigRules(self._resolve), times)
-        self.agents = AgentGateway(keys, self.registry, self.clock)
-        self.access = Access(keys, self.clock)
+        self.agents = AgentGateway(self.organisations, self.registry, self.clock)
+        self.access = Access(self.organisations.keys, self.clock)
         self.base_url = settings.public_url or f"http://127.0.0.1:{settings.port}"
-        self._carrier = self._carrier_api()
+        self.carriers = Carriers(self.organisations, settings.twilio_base_url)
 
         @functools.cache
         def music(line: AudioFormat) -> bytes:
@@ -99,14 +105,17 @@ class Gateway:
 
     def accept_stream(self, request: WSUpgradeRequest, peer: str) -> WSListener | WSUpgradeResponseWithListener | None:
         """A handshake on the media path."""
-        token, validate = self._carrier_token(), self.settings.twilio_validate_signature
-        if validate and token is None and self.settings.public_url is not None:
+        tokens, validate = self._carrier_tokens(), self.settings.twilio_validate_signature
+        if validate and not tokens and self.settings.public_url is not None:
             return None
-        return StreamDoor(self.phone.admit, self.stream_url, token, validate=validate)(request, peer)
+        if self.organisations.carrier_of_account("") is None and self.settings.public_url is None:
+            # The webhook took what is not signed from this machine; its stream comes in the same way.
+            tokens = tokens if SIGNATURE_HEADER in request.headers else []
+        return StreamDoor(self.phone.admit, self.stream_url, tokens, validate=validate)(request, peer)
 
     def carrier_door(self) -> CarrierDoor:
         """Who may call the carrier's webhooks."""
-        return CarrierDoor(self.settings.public_url, self._carrier_token(), self.settings.twilio_validate_signature)
+        return CarrierDoor(self.settings.public_url, self._carrier_token, self.settings.twilio_validate_signature)
 
     def listens_on(self, port: int) -> None:
         """The port that was really taken; without `PUBLIC_URL` it is part of our address."""
@@ -124,6 +133,7 @@ class Gateway:
                 watch = tasks.create_task(self.registry.run(), name="registry")
                 store = tasks.create_task(self.store.run(), name="store")
                 calls = tasks.create_task(self.calls.run(), name="calls")
+                sources = tasks.create_task(self._sources.run(), name="organisations")
                 self._serving = True
                 await self._stopping.wait()
                 self._serving = False
@@ -132,9 +142,9 @@ class Gateway:
                 self.agents.close()
                 watch.cancel()
                 store.cancel()
+                sources.cancel()
             await self.engines.aclose()
-            if self._carrier is not None:
-                await self._carrier.aclose()
+            await self.carriers.aclose()
             await self.store.close()
         finally:
             self._stopped.set()
@@ -150,17 +160,17 @@ class Gateway:
         return PhoneRules(
             stream_url=lambda: self.stream_url,
             no_agent_message=self.settings.no_agent_message,
-            carrier=self._carrier,
+            carrier_of=self.carriers.of,
+            may_ring=self.organisations.may_ring,
             forward_url=lambda: self.base_url + FORWARD_PATH,
         )
 
-    def _carrier_api(self) -> TwilioRest | None:
-        sid, token = self.settings.twilio_account_sid, self._carrier_token()
-        return None if sid is None or token is None else TwilioRest(sid, token, self.settings.twilio_base_url)
+    def _carrier_token(self, account_sid: str) -> str | None:
+        account = self.organisations.carrier_of_account(account_sid)
+        return None if account is None else account.auth_token
 
-    def _carrier_token(self) -> str | None:
-        token = self.settings.twilio_auth_token
-        return None if token is None else token.get_secret_value()
+    def _carrier_tokens(self) -> list[str]:
+        return [account.auth_token for account in self.organisations.carriers()]
 
     def _resolve(self, layers: Sequence[Layer]) -> CallConfig:
         """What a call on these layers would run on. Raises `ConfigError` for what could not serve one."""
@@ -223,10 +233,11 @@ def create_server(settings: Settings, keys: Keys, engines: CallEngines) -> Gatew
     """
     music = _hold_music(settings)
     _check_store(settings)
+    sources = OrganisationSources(settings, keys)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        gateway = server.gateway = Gateway(settings, keys, engines, music)
+        gateway = server.gateway = Gateway(settings, sources, engines, music)
         app.include_router(health_routes(gateway))
         app.include_router(carrier_routes(gateway.carrier_door(), gateway.phone))
         async with asyncio.TaskGroup() as tasks:

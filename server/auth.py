@@ -48,6 +48,10 @@ class Keys:
         """The organisation that a publishable key names, None for anything else. It proves nothing of who shows it."""
         return self.owner(digest_of(key)) if key.startswith(_PUBLISHABLE) else None
 
+    def may_be_unread(self, key: str) -> bool:
+        """Whether a secret key that is not known may stand where nobody could look yet."""
+        return bool(self.awaited) and not key.startswith(_PUBLISHABLE)
+
     def owner(self, digest: bytes) -> str | None:
         """The organisation of the key with that digest. Takes the same time whatever is found, and where."""
         found: str | None = None

@@ -67,7 +67,7 @@ def _serve(*, quiet: bool) -> int:
     configure_logging(settings.log_level, settings.log_format)
     known = [(key.organisation, key.key.get_secret_value()) for key in settings.organisation_keys]
     shown = None
-    if not known:
+    if not known and settings.api_keys_file is None:
         stored = load_or_create_key(settings.data_dir)
         known = [(DEFAULT_ORGANISATION, stored.key.get_secret_value())]
         shown = stored.key.get_secret_value() if stored.created else f"(in {settings.data_dir / 'api_key'})"
@@ -114,7 +114,7 @@ def _warn(settings: Settings) -> None:
 
 def _next_steps(settings: Settings, key: str | None) -> None:
     origin = settings.public_url or f"http://{settings.host}:{settings.port}"
-    keys = "the keys of API_KEYS" if key is None else key
+    keys = "the keys of API_KEYS and API_KEYS_FILE" if key is None else key
     here = os.path.relpath(Path(sys.executable).parent)
     vendors = ", ".join(sorted(settings.vendor_keys)) or "none set: calls run on the built-in local engines"
     sys.stdout.write(

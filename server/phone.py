@@ -56,10 +56,13 @@ class PhoneRules:
 
     stream_url: Callable[[], str]
     no_agent_message: str | None = None
-    carrier: Carrier | None = None
-    """Ends calls whose media stream never opened, and transfers callers; None without an account."""
+    carrier_of: Callable[[str], Carrier | None] = lambda _org_id: None
+    """An organisation's carrier ends calls whose media stream never opened, and transfers callers; None without an
+    account."""
     forward_url: Callable[[], str] = lambda: ""
     """Where the carrier tells the outcome of a transfer."""
+    may_ring: Callable[[str, str], bool] = lambda _account_sid, _org_id: True
+    """Whether what that carrier account says may concern that organisation."""
 
 
 @dataclass(slots=True, eq=False)
@@ -91,6 +94,9 @@ class Phone:
         if refusal is not None:
             return refusal
         routed = await self._router.route_soon(to, caller, AGENT_PATIENCE)
+        org_id = routed.agent.key.org_id if isinstance(routed, Routed) else ""
+        if org_id and not self._rules.may_ring(form.get("AccountSid", ""), org_id):
+            routed = Nobody("foreign_account")
         if isinstance(routed, Nobody):
             log.info("call_unanswered", call_id=call_id, reason=routed.reason)
             message = self._rules.no_agent_message
@@ -112,11 +118,12 @@ class Phone:
         call_id = form.get("CallSid", "")
         if form.get("CallStatus") not in FINAL_STATUSES:
             return
+        account = form.get("AccountSid", "")
         ringing = self._ringing.get(call_id)
-        if ringing is not None:
+        if ringing is not None and self._rules.may_ring(account, ringing.call.facts.org_id):
             self._forget(ringing)
         call = self._calls.find(call_id)
-        if call is not None:
+        if call is not None and self._rules.may_ring(account, call.org_id):
             asyncio.get_running_loop().call_later(SAFETY_NET_SECONDS, call.end, "hangup")
 
     def _refusal(self, call_id: str) -> str | None:
@@ -153,9 +160,11 @@ class Phone:
 
     def _never_opened(self, call_id: str) -> None:
         log.warning("stream_never_opened", call_id=call_id)
-        self._forget(self._ringing[call_id])
-        if self._rules.carrier is not None:
-            self._calls.spawn(_hang_up(self._rules.carrier, call_id), "hang up")
+        ringing = self._ringing[call_id]
+        self._forget(ringing)
+        carrier = self._rules.carrier_of(ringing.call.facts.org_id)
+        if carrier is not None:
+            self._calls.spawn(_hang_up(carrier, call_id), "hang up")
 
     def _forget(self, ringing: _Ringing) -> None:
         self._take(ringing)
@@ -180,7 +189,7 @@ class Phone:
 
     def _transfer(self, facts: CallFacts) -> Transfer | None:
         """How this caller is connected elsewhere; the other side sees the number that was dialled."""
-        carrier = self._rules.carrier
+        carrier = self._rules.carrier_of(facts.org_id)
         if carrier is None:
             return None
 

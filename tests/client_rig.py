@@ -26,6 +26,7 @@ from server.agents.endpoint import ObservedWebSocket, serve_agent
 from server.agents.link import MAX_FRAME, LinkTimes
 from server.agents.registry import AgentRegistry
 from server.auth import Keys
+from server.organisations.directory import Organisations
 from server.routing import Router
 from server.store.memory import MemoryStore
 from wire.commands import CallCommand
@@ -133,7 +134,7 @@ async def goodbye(client: Client) -> None:
 async def running(links: LinkTimes | None = None, agents: RegistryTimes | None = None) -> AsyncGenerator[Rig]:
     registry = new_registry(agents)
     keys = Keys([("org_main", KEY), ("org_two", OTHER_KEY)])
-    gateway = AgentGateway(keys, registry, registry.clock, links)
+    gateway = AgentGateway(Organisations(keys), registry, registry.clock, links)
 
     async def client(websocket: WebSocket) -> None:
         await serve_agent(websocket, gateway)

@@ -206,7 +206,7 @@ class Gateway:
     async def open(self) -> AsyncGenerator[Gateway]:
         app = FastAPI()
         app.add_api_route("/twilio/voice", self.voice, methods=["POST"])
-        door = StreamDoor(self.admit, self.stream_url, self.token)
+        door = StreamDoor(self.admit, self.stream_url, [self.token] if self.token else [])
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", 0))
             self.origin = f"http://127.0.0.1:{sock.getsockname()[1]}"

@@ -83,7 +83,7 @@ class Gateway:
 async def serving(
     gateway: Gateway, limits: LineLimits | None = None, token: str | None = None
 ) -> AsyncGenerator[Gateway]:
-    door = StreamDoor(gateway.admit, STREAM_URL, token, limits)
+    door = StreamDoor(gateway.admit, STREAM_URL, [token] if token else [], limits)
     server = await ws_create_server(lambda request: door(request, "127.0.0.1"), "127.0.0.1", 0, max_frame_size=65536)
     gateway.port = server.sockets[0].getsockname()[1]
     try:

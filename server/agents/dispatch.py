@@ -13,13 +13,13 @@ from typing import Final, assert_never
 import structlog
 
 from pipelines.clock import Clock
+from server.agents.admission import Admission
 from server.agents.channels import Refusal
 from server.agents.link import AgentLink, LinkTimes, event_name
 from server.agents.reach import Reach
 from server.agents.registry import AgentRegistry
-from server.auth import Keys, redact
+from server.organisations.directory import Organisations
 from server.store.base import AgentKey, StoreUnavailable
-from server.throttle import Failures
 from wire.commands import (
     AgentConfigure,
     AgentCreate,
@@ -42,22 +42,24 @@ from wire.link_events import ErrorEvent
 
 log = structlog.get_logger(__name__)
 
-_BAD_KEYS_BURST: Final = 5
-_BAD_KEYS_RATE: Final = 0.1
 _RETRY_AFTER: Final = 5.0
+
+Slow = RegistrationCommand | Connect
+"""Commands that may wait for other connections or the store."""
 
 
 class AgentGateway:
     """All agent connections of this process."""
 
-    def __init__(self, keys: Keys, registry: AgentRegistry, clock: Clock, times: LinkTimes | None = None) -> None:
+    def __init__(
+        self, organisations: Organisations, registry: AgentRegistry, clock: Clock, times: LinkTimes | None = None
+    ) -> None:
         self.registry = registry
         self.times = times or LinkTimes()
         self._reach = Reach(registry)
-        self._keys = keys
         self._clock = clock
         self._links: set[AgentLink] = set()
-        self._bad_keys = Failures(_BAD_KEYS_RATE, _BAD_KEYS_BURST)
+        self._admission = Admission(organisations, registry, clock, self._links)
         self._closed = False
 
     def __len__(self) -> int:
@@ -83,14 +85,14 @@ class AgentGateway:
         for link in list(self._links):
             link.close(1012, "service_restart")
 
-    def take(self, link: AgentLink, frame: str | bytes) -> RegistrationCommand | None:
+    def take(self, link: AgentLink, frame: str | bytes) -> Slow | None:
         """Take one frame. Never blocks. What comes back is for `register`, in order."""
         command = link.receive(frame)
         match command:
             case None | Ping() | Pong():
                 return None
             case Connect():
-                self._authenticate(link, command)
+                return None if self._admission.connect(link, command, self.times.penalty) else command
             case OnCall():
                 self._to_call(link, command)
             case (
@@ -114,10 +116,13 @@ class AgentGateway:
                 link.deliver(error)
         return None
 
-    async def register(self, link: AgentLink, commands: asyncio.Queue[RegistrationCommand]) -> None:
+    async def register(self, link: AgentLink, commands: asyncio.Queue[Slow]) -> None:
         """Carry out a connection's registration commands, one after the other. Runs until cancelled."""
         while True:
             command = await commands.get()
+            if isinstance(command, Connect):
+                await self._admission.connect_if_room(link, command)
+                continue
             if not link.connected:
                 continue
             try:
@@ -135,7 +140,7 @@ class AgentGateway:
     async def _register(self, link: AgentLink, command: RegistrationCommand) -> None:
         match command:
             case AgentCreate():
-                agent_id = await self.registry.create(link, command)
+                agent_id = await self._admission.create(link, command)
                 if agent_id:
                     await self._reach.inherit_callers(link, agent_id)
             case AgentConfigure():
@@ -170,20 +175,6 @@ class AgentGateway:
             command=event_name(command),
             code=refusal.code,
         )
-
-    def _authenticate(self, link: AgentLink, command: Connect) -> None:
-        org_id = self._keys.org_of(command.api_key)
-        if org_id is not None:
-            link.accept(org_id)
-            self.registry.join(link)
-            log.info("agent_link_connected", connection=link.connection_id, org=org_id, key=redact(command.api_key))
-            return
-        now = self._clock.now()
-        by_peer = self._bad_keys.too_many("peer " + link.peer, now)
-        by_key = self._bad_keys.too_many("key " + command.api_key[:12], now)
-        if not (by_peer or by_key):
-            log.warning("bad_key", peer=link.peer, key=redact(command.api_key))
-        link.refuse("INVALID_KEY", "Invalid API key", delay=self.times.penalty if by_peer or by_key else 0.0)
 
     def _to_call(self, link: AgentLink, command: CallCommand) -> None:
         """Unknown, ended and foreign calls are passed over in silence: any answer would revive them at the client."""

@@ -14,9 +14,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from uvicorn.server import ServerState
 from websockets.frames import Frame
 
-from server.agents.dispatch import AgentGateway
+from server.agents.dispatch import AgentGateway, Slow
 from server.agents.link import AgentLink
-from wire.commands import RegistrationCommand
 
 log = structlog.get_logger(__name__)
 
@@ -85,7 +84,7 @@ async def serve_agent(websocket: WebSocket, gateway: AgentGateway) -> None:
 
 
 async def _serve(websocket: WebSocket, link: AgentLink, gateway: AgentGateway) -> None:
-    commands: asyncio.Queue[RegistrationCommand] = asyncio.Queue(_WAITING_REGISTRATIONS)
+    commands: asyncio.Queue[Slow] = asyncio.Queue(_WAITING_REGISTRATIONS)
     async with asyncio.TaskGroup() as tasks:
         others = [
             tasks.create_task(_write(websocket, link)),
@@ -98,9 +97,7 @@ async def _serve(websocket: WebSocket, link: AgentLink, gateway: AgentGateway) -
             task.cancel()
 
 
-async def _read(
-    websocket: WebSocket, link: AgentLink, gateway: AgentGateway, commands: asyncio.Queue[RegistrationCommand]
-) -> None:
+async def _read(websocket: WebSocket, link: AgentLink, gateway: AgentGateway, commands: asyncio.Queue[Slow]) -> None:
     """Until the socket is closed by either side."""
     while True:
         message = await websocket.receive()

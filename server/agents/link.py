@@ -88,6 +88,8 @@ class AgentLink:
         """The address it comes from."""
         self.org_id = ""
         """Known once connected."""
+        self.key_digest = b""
+        """SHA-256 of the key it has shown."""
         self.outbox = Outbox()
         self.closure: Closure | None = None
         """Set when we close; None when the peer went first."""

@@ -200,11 +200,15 @@ class AgentRegistry:
 
     async def present(self, agent: Agent) -> bool:
         """Whether somebody answers on the agent's connection; if nobody does, the connection is dropped."""
-        link = agent.link
-        alive = link is not None and await link.probe()
-        if link is not None and not alive:
-            await self._evict(link)
-        return alive
+        return agent.link is not None and await self.keep_if_alive(agent.link)
+
+    async def keep_if_alive(self, link: AgentLink) -> bool:
+        """Whether somebody answers on a connection; if nobody does, it is dropped."""
+        if await link.probe():
+            return True
+        link.close(1001, "ping_timeout")
+        await self.leave(link)
+        return False
 
     # --- inside ---
 
@@ -255,15 +259,10 @@ class AgentRegistry:
             holder = self._links.get(replacing)
             if holder is None:  # gone, or on another node: the store lets only the first be replaced
                 continue
-            if await holder.probe():
+            if await self.keep_if_alive(holder):
                 break
-            await self._evict(holder)
         hint = {"holder_alive": True, "retry_after_s": _RETRY_AFTER}
         raise Refusal("AGENT_IN_USE", "Another live connection of this organisation holds this agent", **hint)
-
-    async def _evict(self, link: AgentLink) -> None:
-        link.close(1001, "ping_timeout")
-        await self.leave(link)
 
     async def _settle(self, agent: Agent) -> None:
         """Drop the channels that a returned agent has not added again."""

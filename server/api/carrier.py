@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -22,20 +23,22 @@ class CarrierDoor:
     """Who may call. Without an auth token nothing can be verified, so only this machine may (and no proxy on it)."""
 
     public_url: str | None
-    auth_token: str | None
+    token_of: Callable[[str], str | None]
+    """The auth token of an account, by its sid; None where nothing is known to verify it with."""
     validate: bool = True
 
     def admits(self, request: Request, form: Form) -> bool:
         """Whether this request comes from the carrier."""
         if not self.validate:
             return True
-        if self.auth_token is None:
+        token = self.token_of(_account(request, form))
+        if token is None:
             if self.public_url is not None:
                 # Known to the world: what looks like this machine may be a proxy that does not say so.
                 return False
             peer = request.client.host if request.client is not None else ""
             return is_loopback(peer) and "x-forwarded-for" not in request.headers
-        return verify_webhook(self.auth_token, self._called(request), form, request.headers.get(SIGNATURE_HEADER))
+        return verify_webhook(token, self._called(request), form, request.headers.get(SIGNATURE_HEADER))
 
     def _called(self, request: Request) -> str:
         """The URL as the carrier called it: the public one, never one made from a Host header behind a proxy."""
@@ -43,6 +46,11 @@ class CarrierDoor:
             return str(request.url)
         query = f"?{request.url.query}" if request.url.query else ""
         return f"{self.public_url}{request.url.path}{query}"
+
+
+def _account(request: Request, form: Form) -> str:
+    """The account that a webhook says it is from. Nothing is believed yet: it chooses the token to verify with."""
+    return dict(form if request.method == "POST" else request.query_params.multi_items()).get("AccountSid", "")
 
 
 def carrier_routes(door: CarrierDoor, phone: Phone) -> APIRouter:

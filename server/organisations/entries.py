@@ -15,8 +15,7 @@ An error says where something is wrong and what would be right, and never what s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Annotated, Final, cast
+from typing import Annotated, ClassVar, Final, cast
 
 import msgspec
 import yaml
@@ -33,6 +32,15 @@ _Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=400)]
 
 class BadEntry(ValueError):
     """It cannot be used. One line, safe to log."""
+
+
+class _Plain(yaml.SafeLoader):
+    """YAML whose dates are text, as they are in JSON."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, form) for tag, form in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 class LimitsEntry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -58,7 +66,7 @@ class KeyEntry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     sha256: str = ""
     preview: _Text = ""
     name: _Text = ""
-    created: str | datetime = ""
+    created: _Text = ""
 
 
 class OrganisationEntry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -68,7 +76,7 @@ class OrganisationEntry(msgspec.Struct, forbid_unknown_fields=True, omit_default
     keys: list[str | KeyEntry] = []
     credentials: dict[str, _Secret] = {}
     twilio: TwilioEntry | None = None
-    limits: LimitsEntry = LimitsEntry()
+    limits: LimitsEntry = msgspec.field(default_factory=LimitsEntry)
 
 
 Document = dict[str, OrganisationEntry]
@@ -77,7 +85,7 @@ Document = dict[str, OrganisationEntry]
 def read_document(text: bytes, *, as_json: bool) -> Document:
     """The entries of a file, by organisation. Raises BadEntry."""
     try:
-        raw: object = msgspec.json.decode(text) if as_json else yaml.safe_load(text)
+        raw: object = msgspec.json.decode(text) if as_json else yaml.load(text, _Plain)
     except msgspec.DecodeError as error:
         raise BadEntry(f"is not JSON: {error}") from None
     except yaml.MarkedYAMLError as error:
@@ -138,20 +146,19 @@ def roll_of(document: Document) -> Roll:
 def known_key(org_id: str, entry: KeyEntry, number: int = 1) -> KnownKey:
     """What is known of one key. Raises BadEntry; `number` is its place in the list."""
     where = f"{org_id}.keys: entry {number}"
-    created = entry.created.isoformat() if isinstance(entry.created, datetime) else entry.created
     if bool(entry.key) == bool(entry.sha256):
         raise BadEntry(f"{where} needs either the key or its sha256")
     if entry.key:
         if not is_key(entry.key):
             raise BadEntry(f"{where} must be 'pk_…', at least 8 printable characters without space")
-        return KnownKey(digest_of(entry.key), org_id, redact(entry.key), entry.name, created)
+        return KnownKey(digest_of(entry.key), org_id, redact(entry.key), entry.name, entry.created)
     try:
         digest = bytes.fromhex(entry.sha256)
     except ValueError:
         digest = b""
     if len(digest) != 32:
         raise BadEntry(f"{where}: sha256 must be 64 hexadecimal digits")
-    return KnownKey(digest, org_id, entry.preview or "pk_…", entry.name, created)
+    return KnownKey(digest, org_id, entry.preview or "pk_…", entry.name, entry.created)
 
 
 def organisation(org_id: str, entry: OrganisationEntry) -> Organisation:

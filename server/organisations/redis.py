@@ -7,7 +7,7 @@ and so may the hash. What `voice-gateway keys` knows of a key beside its organis
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, TypeVar, cast
 
@@ -143,8 +143,8 @@ class OrganisationsRedis:
         return one
 
     def _names(self, prefix: str) -> AsyncIterator[str]:
-        names = self._client.scan_iter(match=prefix + "*", count=1000)  # pyright: ignore[reportUnknownMemberType]
-        return cast("AsyncIterator[str]", names)
+        scan = cast("Callable[..., AsyncIterator[str]]", self._client.scan_iter)
+        return scan(match=prefix + "*", count=1000)
 
     async def _hashes(self, names: Sequence[str]) -> list[dict[str, str] | None]:
         """Their fields; None for what is no hash."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 
 import structlog
@@ -17,23 +18,24 @@ log = structlog.get_logger(__name__)
 class StreamDoor:
     """Answers handshakes on the media path: a new `TwilioStream` for the carrier, 403 for anyone else.
 
-    `stream_url` is the URL our TwiML names. Without an auth token there is nothing to verify, so only this machine may
-    come in, and not through a proxy on it. With `validate` off, whatever stands before us has verified: the one-time
-    secret alone tells who may talk.
+    `stream_url` is the URL our TwiML names. A handshake does not tell which account it is for: any account's token may
+    have signed it. Without tokens there is nothing to verify, so only this machine may come in, and not through a proxy
+    on it. With `validate` off, whatever stands before us has verified: the one-time secret alone tells
+    who may talk.
     """
 
     def __init__(
         self,
         admit: Admit,
         stream_url: str,
-        auth_token: str | None,
+        auth_tokens: Sequence[str],
         limits: LineLimits | None = None,
         *,
         validate: bool = True,
     ) -> None:
         self._admit = admit
         self._stream_url = stream_url
-        self._auth_token = auth_token
+        self._auth_tokens = tuple(auth_tokens)
         self._limits = limits
         self._validate = validate
 
@@ -47,6 +49,7 @@ class StreamDoor:
     def _may_enter(self, request: WSUpgradeRequest, peer: str) -> bool:
         if not self._validate:
             return True
-        if self._auth_token is None:
+        if not self._auth_tokens:
             return is_loopback(peer) and "X-Forwarded-For" not in request.headers
-        return verify_stream(self._auth_token, self._stream_url, request.headers.get(SIGNATURE_HEADER))
+        header = request.headers.get(SIGNATURE_HEADER)
+        return any(verify_stream(token, self._stream_url, header) for token in self._auth_tokens)
