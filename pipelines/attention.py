@@ -84,13 +84,18 @@ class Attention:
             self._events.publish(CallHeld())
         self.unhold()
 
+    def keys_coming(self) -> None:
+        """Tones are to be played: the music of a hold is silent until they are over."""
+        self._music.stop()
+
     def beat(self, now: float) -> None:
         """Called every tick."""
         if self._hold is Hold.COMING and (not self._mouth.busy or now - self._hold_asked_at >= HOLD_DRAIN_SECONDS):
             self._mouth.clear()
             self._hold = Hold.ON
-            self._music.start(now)
             self._events.publish(CallHeld())
+        if self._hold is Hold.ON and not self._mouth.busy:
+            self._music.start(now)
         self._music.beat(now)
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from pipelines.commands import Commands
 from pipelines.events import CallEvents, EventSink
 from pipelines.forwarding import Forwarding
 from pipelines.greeting import Greeting
+from pipelines.keypad import Keypad
 from pipelines.listening.directives import Output, ResumeBot, StopBot
 from pipelines.listening.ears import Ears
 from pipelines.listening.turn import TurnMachine
@@ -37,7 +38,7 @@ from pipelines.watch import SessionWatch
 from providers.errors import ProviderError
 from wire.commands import CallCommand, SessionConfigure
 from wire.config import CallConfig
-from wire.events import CallDtmfReceived, CallError, CallEvent
+from wire.events import CallError, CallEvent
 
 log = structlog.get_logger(__name__)
 
@@ -88,6 +89,8 @@ class Call:
         self.events.watch(self.times)
         self._forwarding = Forwarding(parts.transfer, self._mouth, self.events, self)
         self._forwarding.bind(self.end, lambda: self._session.config.language)
+        line = parts.medium.audio if facts.transport == "phone" else None
+        self._keypad = Keypad(self._mouth, self.events, line, self._attention.keys_coming)
         self._commands = Commands(
             clock=parts.clock,
             mouth=self._mouth,
@@ -97,6 +100,7 @@ class Call:
             dialogue=self._dialogue,
             memory=self._memory,
             forwarding=self._forwarding,
+            keypad=self._keypad,
             configure=self._configure,
             end=self.end,
         )
@@ -114,7 +118,6 @@ class Call:
             metering=self._metering,
         )
         self._started_at = 0.0
-        self._digits = self._early_digits = ""
         self._spoke = False
         self._over = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
@@ -212,12 +215,8 @@ class Call:
 
     def on_digit(self, digit: str) -> None:
         """The caller pressed a key."""
-        if self.state is CallState.NEW:
-            self._early_digits += digit
-            return
-        self._digits += digit
         self._watch.user_activity(self._clock.now())
-        self.events.publish(CallDtmfReceived(digit=digit, digits=self._digits))
+        self._keypad.pressed(digit)
 
     def on_gone(self, reason: str) -> None:
         """The caller's side is gone."""
@@ -314,8 +313,7 @@ class Call:
         tasks.create_task(self._mouth.run(tasks), name="mouth")
         self._parts.metronome.join(self, self._beat)
         self._greeting.start(self._clock.now())
-        for digit in self._early_digits:
-            self.on_digit(digit)
+        self._keypad.start()
         self._log.info("call_started", transport=self._facts.transport, direction=self._facts.direction)
 
     def _meter(self) -> None:

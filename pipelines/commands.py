@@ -11,6 +11,7 @@ from pipelines.attention import Attention
 from pipelines.barge_in import BargeIn
 from pipelines.clock import Clock
 from pipelines.forwarding import Forwarding
+from pipelines.keypad import Keypad
 from pipelines.speaking.mouth import Mouth
 from pipelines.speaking.orders import Orders
 from pipelines.thinking.dialogue import Dialogue
@@ -21,6 +22,7 @@ from wire.commands import (
     BotReply,
     BotReplyStream,
     CallCommand,
+    CallDtmf,
     CallForward,
     CallHangup,
     CallHold,
@@ -46,6 +48,7 @@ class Commands:
     dialogue: Dialogue
     memory: MemoryDesk
     forwarding: Forwarding
+    keypad: Keypad
     configure: Callable[[SessionConfigure], None]
     end: Callable[[str], None]
 
@@ -69,6 +72,9 @@ class Commands:
                 self.attention.unhold()
             case CallForward():
                 self.forwarding.start(command)
+            case CallDtmf():
+                self.keypad.press(command)
+                self.mouth.beat(self.clock.now())
             case SessionConfigure():
                 self.configure(command)
             case LlmToolResult():

@@ -17,13 +17,14 @@ from pipelines.clock import Clock
 from pipelines.events import CallEvents
 from pipelines.medium import Medium
 from pipelines.metering import BotSound
+from pipelines.speaking.keys import Keys
 from pipelines.speaking.listener import MouthListener, Silenced
 from pipelines.speaking.playout import Audio, Playout
 from pipelines.speaking.synthesis import Synthesis
 from pipelines.speaking.utterance import ALL_MS, Origin, Stage, Utterance
 from providers.base import TextToSpeech
 from providers.errors import ProviderError
-from wire.events import BotFinished, BotInterrupted, BotSpeaking, BotWord, MessageConfirmed
+from wire.events import BotFinished, BotInterrupted, BotSpeaking, BotWord, CallDtmfSent, MessageConfirmed
 
 log = structlog.get_logger(__name__)
 
@@ -94,13 +95,14 @@ class Mouth:
     # --- stopping ---
 
     def barge_in(self) -> Silenced:
-        """The user took the floor: stop what is heard and drop everything that waits."""
-        stopped = self._playing
+        """The user took the floor: stop what is heard and drop everything that waits. Keys are pressed nevertheless."""
+        stopped = self._spoken()
         complete = stopped is not None and stopped.closed
-        played = self._stop_playing(None)
+        played = self._stop_playing(None) if stopped is not None else None
         reason = "continuation" if played is not None and played < CONTINUATION_MS else "user_spoke"
-        waiting = tuple(u for u in self._queue if u.closed and u.origin is not Origin.SERVER)
-        for utterance in list(self._queue):
+        messages = self._messages()
+        waiting = tuple(u for u in messages if u.closed and u.origin is not Origin.SERVER)
+        for utterance in messages:
             self._discard(utterance, reason)
         if stopped is None or played is None:
             return Silenced(None)
@@ -117,7 +119,7 @@ class Mouth:
     def cancel(self, message_id: str | None) -> None:
         """Stop that message; without an id, the one playing or else the next one."""
         if message_id is None:
-            utterance = self._playing or (self._queue[0] if self._queue else None)
+            utterance = self._spoken() or next(iter(self._messages()), None)
         else:
             utterance = self.find(message_id)
         if utterance is None:
@@ -129,7 +131,7 @@ class Mouth:
         self._settle()
 
     def clear(self) -> None:
-        """Stop everything."""
+        """Stop everything, keys too."""
         self._stop_playing("cancelled")
         for utterance in list(self._queue):
             self._discard(utterance, "cancelled")
@@ -164,6 +166,14 @@ class Mouth:
         now = self._clock.now()
         self._playout.echoed(name, now)
         self._go_on(now)
+
+    def _spoken(self) -> Utterance | None:
+        """The message that is being said."""
+        return None if isinstance(self._playing, Keys) else self._playing
+
+    def _messages(self) -> list[Utterance]:
+        """The messages that wait to be said."""
+        return [u for u in self._queue if not isinstance(u, Keys)]
 
     # --- inside: synthesis ---
 
@@ -213,7 +223,7 @@ class Mouth:
         """Begin to play the next utterance when it is its moment."""
         while self._playing is None and self._queue:
             utterance = self._queue[0]
-            if not (utterance.synthesised or utterance.audio) or not self._listener.may_play(utterance):
+            if not (utterance.synthesised or utterance.audio) or not self._may_play(utterance):
                 return
             self._queue.popleft()
             if not utterance.audio:
@@ -227,6 +237,9 @@ class Mouth:
                 self._playout.finish(utterance.message_id)
             self._send(self._clock.now())
 
+    def _may_play(self, utterance: Utterance) -> bool:
+        return isinstance(utterance, Keys) or self._listener.may_play(utterance)
+
     def _send(self, now: float) -> None:
         for item in self._playout.pull(now):
             if isinstance(item, Audio):
@@ -238,6 +251,8 @@ class Mouth:
     def _sent(self, audio: bytes) -> None:
         utterance = self._playing
         if utterance is None:
+            return
+        if isinstance(utterance, Keys):
             return
         if self.sound is not None:
             self.sound.sent(utterance.message_id, audio, utterance.sent)
@@ -282,6 +297,13 @@ class Mouth:
 
     def _finish(self, utterance: Utterance) -> None:
         """All of it was heard."""
+        if isinstance(utterance, Keys):
+            self._playing = None
+            utterance.move(Stage.OVER)
+            self._events.publish(CallDtmfSent(digits=utterance.digits))
+            self._admit()
+            self._settle()
+            return
         duration = self._playout.heard_ms(utterance.message_id, self._clock.now())
         self._publish_words(utterance, ALL_MS)
         heard = utterance.words.heard_text(ALL_MS) if utterance.failed else utterance.text
@@ -311,6 +333,10 @@ class Mouth:
         played = self._playout.heard_ms(utterance.message_id, now)
         self._playout.clear(now)
         self._medium.send_clear()
+        if isinstance(utterance, Keys):
+            self._playing = None
+            self._forget(utterance)
+            return None
         self._publish_words(utterance, played)
         reason = reason or ("continuation" if played < CONTINUATION_MS else "user_spoke")
         heard = utterance.words.heard_text(played)
@@ -326,6 +352,9 @@ class Mouth:
 
     def _discard(self, utterance: Utterance, reason: str) -> None:
         self._queue.remove(utterance)
+        if isinstance(utterance, Keys):
+            self._forget(utterance)
+            return
         self._listener.on_record(utterance, "")
         if utterance.origin is Origin.SERVER:
             # Nobody was ever told of it.
@@ -361,6 +390,6 @@ class Mouth:
     def _settle(self) -> None:
         self._over.set()
         # A stream that has no words yet keeps nobody from being listened to.
-        coming = [u for u in self._queue if u.text or u.closed]
-        if self._playing is None and not any(self._listener.may_play(u) for u in coming):
+        coming = [u for u in self._messages() if u.text or u.closed]
+        if self._spoken() is None and not any(self._listener.may_play(u) for u in coming):
             self._listener.on_silent()
