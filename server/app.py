@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 
 import structlog
 import uvicorn
-from fastapi import FastAPI, WebSocket
+from fastapi import APIRouter, FastAPI, WebSocket
 from picows import WSListener, WSUpgradeRequest, WSUpgradeResponseWithListener
 
 from pipelines.audio.tones import hold_music as built_in_music
@@ -25,10 +25,13 @@ from server.agents.endpoint import ObservedWebSocket, serve_agent
 from server.agents.link import MAX_FRAME
 from server.agents.registry import AgentRegistry
 from server.api.access import Access
+from server.api.address import BehindProxies
+from server.api.agent_info import agent_info_routes
 from server.api.carrier import FORWARD_PATH, CarrierDoor, carrier_routes
 from server.api.cors import Cors
 from server.api.errors import answer_errors
 from server.api.health import health_routes
+from server.api.tokens import MintRates, TokenDesk, token_routes
 from server.auth import Keys
 from server.calls import CallRules, Calls
 from server.carriers import Carriers
@@ -43,6 +46,8 @@ from server.store.connection import is_redis_address
 from server.store.memory import MemoryStore
 from server.store.redis import RedisStore
 from server.switchboard import STREAM_PATH, switchboard_protocol
+from server.throttle import Rates
+from server.tokens import Tokens
 from transports.twilio.door import StreamDoor
 from transports.twilio.signature import SIGNATURE_HEADER
 from wire.config import CallConfig, LocalStt
@@ -74,6 +79,7 @@ class Gateway:
         self.registry = AgentRegistry(self.store, self.clock, ConfigRules(self._resolve), times)
         self.agents = AgentGateway(self.organisations, self.registry, self.clock)
         self.access = Access(self.organisations.keys, self.clock)
+        self.tokens = Tokens(self.store, self.clock, settings.unused_tokens_per_agent)
         self.base_url = settings.public_url or f"http://127.0.0.1:{settings.port}"
         self.carriers = Carriers(self.organisations, settings.twilio_base_url)
 
@@ -116,6 +122,16 @@ class Gateway:
     def carrier_door(self) -> CarrierDoor:
         """Who may call the carrier's webhooks."""
         return CarrierDoor(self.settings.public_url, self._carrier_token, self.settings.twilio_validate_signature)
+
+    def token_routes(self) -> APIRouter:
+        """What pages and programs ask before a session."""
+        settings = self.settings
+        rates = MintRates(settings.page_tokens_per_ip, settings.page_tokens_per_agent, settings.key_tokens_per_org)
+        desk = TokenDesk(self.tokens, self.registry, self.access, rates)
+        routes = token_routes(desk, settings.public_url, lambda: self.base_url)
+        asked = Rates(settings.agent_info_per_ip, settings.agent_info_per_ip)
+        routes.include_router(agent_info_routes(self.registry, asked, numbers=settings.agent_info_numbers))
+        return routes
 
     def listens_on(self, port: int) -> None:
         """The port that was really taken; without `PUBLIC_URL` it is part of our address."""
@@ -240,6 +256,7 @@ def create_server(settings: Settings, keys: Keys, engines: CallEngines) -> Gatew
         gateway = server.gateway = Gateway(settings, sources, engines, music)
         app.include_router(health_routes(gateway))
         app.include_router(carrier_routes(gateway.carrier_door(), gateway.phone))
+        app.include_router(gateway.token_routes())
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(gateway.run(), name="gateway")
             yield
@@ -264,7 +281,7 @@ def create_server(settings: Settings, keys: Keys, engines: CallEngines) -> Gatew
         return None if server.gateway is None else server.gateway.accept_stream(request, peer)
 
     config = uvicorn.Config(
-        Cors(app),
+        BehindProxies(Cors(app), settings.forwarded_allow_ips),
         host=settings.host,
         port=settings.port,
         http=switchboard_protocol(accept),
@@ -272,7 +289,7 @@ def create_server(settings: Settings, keys: Keys, engines: CallEngines) -> Gatew
         ws_ping_interval=None,
         ws_max_size=MAX_FRAME,
         ws_per_message_deflate=False,
-        forwarded_allow_ips=settings.forwarded_allow_ips,
+        proxy_headers=False,
         access_log=False,
         log_config=None,
         timeout_graceful_shutdown=5,

@@ -46,6 +46,12 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = "console"
     max_concurrent_calls: int = Field(default=0, ge=0)
     max_loop_lag_ms: int = Field(default=150, ge=0)
+    page_tokens_per_ip: int = Field(default=20, ge=0)
+    page_tokens_per_agent: int = Field(default=60, ge=0)
+    key_tokens_per_org: int = Field(default=600, ge=0)
+    unused_tokens_per_agent: int = Field(default=1000, ge=0)
+    agent_info_per_ip: int = Field(default=60, ge=0)
+    agent_info_numbers: bool = True
     agent_grace_seconds: float = Field(default=20, ge=0, le=600)
     no_agent_message: str | None = None
     hold_music_file: Path | None = None

@@ -8,6 +8,7 @@ from typing import Final
 
 from server.agents.channels import Channel
 from server.agents.link import AgentLink
+from server.origins import AllowedOrigins
 from server.store.base import AgentKey, Callers
 from wire.layers import Layer
 
@@ -33,7 +34,7 @@ class Agent:
     """What its connection calls it: echoed exactly, always."""
     link: AgentLink | None
     layer: Layer
-    allowed_origins: tuple[str, ...] = ()
+    allowed_origins: AllowedOrigins = field(default_factory=AllowedOrigins)
     history_save: bool = False
     channels: dict[str, Channel] = field(default_factory=dict[str, Channel])
     callers: Callers | None = None
@@ -47,6 +48,7 @@ class Agent:
         return self.link is not None and self.link.connected
 
 
+MAX_SLUG: Final = 128
 _NOT_SLUG: Final = re.compile(r"[^a-z0-9-]")
 
 

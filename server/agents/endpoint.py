@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
@@ -18,6 +19,9 @@ from server.agents.dispatch import AgentGateway, Slow
 from server.agents.link import AgentLink
 
 log = structlog.get_logger(__name__)
+
+_socket_log: Final = logging.getLogger("uvicorn.error.websocket")
+_socket_log.setLevel(logging.WARNING)
 
 _WAITING_REGISTRATIONS: Final = 1024
 """Registration commands that may wait; more of them slow the reader of that one socket down."""
@@ -38,6 +42,9 @@ class ObservedWebSocket(WebSocketsSansIOProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, {**app_state, "socket": self}, _loop)
+        # Both log addresses with their queries, where tokens are, and at level debug every frame.
+        self.logger = self.conn.logger = _socket_log
+        self.conn.debug = False
         self.on_pong: Callable[[], None] | None = None
 
     def handle_pong(self, event: Frame) -> None:

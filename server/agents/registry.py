@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import Counter
 from contextlib import suppress
 from typing import Final
+from weakref import WeakValueDictionary
 
 import structlog
 
 from pipelines.clock import Clock
-from server.agents.agent import Agent, RegistryTimes, slugify
+from server.agents.agent import MAX_SLUG, Agent, RegistryTimes, slugify
 from server.agents.calls import LiveCall, LiveCalls
 from server.agents.channels import Channel, Numbers, Refusal
 from server.agents.configuration import ConfigRules
 from server.agents.link import AgentLink
+from server.origins import read_allowed_origins
 from server.store.base import AgentKey, Callers, Store
 from wire.commands import AgentCreate, RawConfig
 from wire.link_events import AgentConfigured, AgentCreated, AgentDisplaced, AgentRemoved, AgentResumed
@@ -30,7 +33,13 @@ CALLERS_KEPT: Final = 24 * 3600.0
 """Seconds for which the callers of an absent development agent are remembered (behaviour §4)."""
 _RETRY_AFTER: Final = 5.0
 _ATTEMPTS: Final = 3
-_MAX_SLUG: Final = 128
+_SHOWN: Final = 100
+_SHOWN_ORIGINS: Final = 3
+_ARRIVING_S: Final = 2.0
+"""How long after a connection of an organisation came its agents are taken to be registering."""
+_WAIT_ARRIVING_S: Final = 1.0
+_WAIT_S: Final = 0.1
+"""How long one who asks for an absent agent waits for it, and if nobody seems to be registering (browser §1.5)."""
 
 
 class AgentRegistry:
@@ -46,7 +55,13 @@ class AgentRegistry:
         self._agents: dict[AgentKey, Agent] = {}
         self._links: dict[str, AgentLink] = {}
         self._due = asyncio.Event()
-        self._returns: dict[AgentKey, asyncio.Event] = {}
+        self._returns: WeakValueDictionary[AgentKey, asyncio.Event] = WeakValueDictionary()
+        """Each lives as long as somebody waits for it."""
+        self._named: dict[str, dict[AgentKey, None]] = {}
+        self._binding: Counter[str] = Counter()
+        """Registrations under way, by organisation."""
+        self._arrived: dict[str, float] = {}
+        """When a connection of an organisation came last."""
 
     # --- look-ups ---
 
@@ -61,6 +76,25 @@ class AgentRegistry:
     def of_link(self, link: AgentLink) -> list[Agent]:
         """All agents of one connection."""
         return [agent for agent in self._agents.values() if agent.link is link]
+
+    def named(self, slug: str) -> list[Agent]:
+        """The agents of that name, of all organisations."""
+        return [self._agents[key] for key in self._named.get(slug, ())]
+
+    async def online(self, key: AgentKey) -> bool:
+        """Whether the agent is connected, to this node or another; one that seems to be registering is waited for.
+
+        Raises `StoreUnavailable` when other nodes cannot be asked.
+        """
+        agent = self._agents.get(key)
+        if agent is not None and agent.online:
+            return True
+        holder = await self.store.holder_of(key)
+        if holder and holder not in self._links:
+            return True
+        fresh = self.clock.now() < self._arrived.get(key.org_id, float("-inf")) + _ARRIVING_S
+        arriving = fresh or self._binding[key.org_id] > 0
+        return await self.returned(key, _WAIT_ARRIVING_S if arriving else _WAIT_S)
 
     def owned(self, link: AgentLink, agent_id: str) -> Agent:
         """This connection's agent of that name, in any form. Raises `Refusal` AGENT_NOT_FOUND."""
@@ -98,6 +132,7 @@ class AgentRegistry:
     def join(self, link: AgentLink) -> None:
         """A connection was accepted."""
         self._links[link.connection_id] = link
+        self._arrived[link.org_id] = self.clock.now()
 
     async def leave(self, link: AgentLink) -> None:
         """A connection is gone. Idempotent. Its agents stay reserved, unless the client said goodbye."""
@@ -157,7 +192,11 @@ class AgentRegistry:
         agent_id = command.agent_id or f"agent_{secrets.token_hex(6)}"
         key = self._key(link, agent_id)
         layer = self.rules.read(command.config, Scope.AGENT)
-        agent = Agent(key, agent_id, link, layer, tuple(command.allowed_origins), command.history_save)
+        origins, unusable = read_allowed_origins(command.allowed_origins)
+        if unusable:
+            shown = [text[:_SHOWN] for text in unusable[:_SHOWN_ORIGINS]]
+            log.warning("allowed_origins_ignored", org=key.org_id, agent=key.slug, count=len(unusable), first=shown)
+        agent = Agent(key, agent_id, link, layer, origins, command.history_save)
         bound = await self._bind(link, agent, AgentCreated(agent_id=agent_id))
         return agent_id if bound else ""
 
@@ -214,14 +253,18 @@ class AgentRegistry:
 
     def _key(self, link: AgentLink, agent_id: str) -> AgentKey:
         slug = slugify(agent_id)
-        if not slug or len(slug) > _MAX_SLUG:
+        if not slug or len(slug) > MAX_SLUG:
             raise Refusal("BAD_REQUEST", "agent_id: needs at least one letter a-z or digit, and at most 128 of them")
         return AgentKey(link.org_id, slug)
 
     async def _bind(self, link: AgentLink, agent: Agent, answer: AgentCreated | AgentResumed) -> bool:
         """Make `link` the connection of the agent, as `agent` describes it. False if it was closed meanwhile."""
-        callers = await self._remembered(agent.key)
-        await self._claim(link, agent.key)
+        self._binding[link.org_id] += 1
+        try:
+            callers = await self._remembered(agent.key)
+            await self._claim(link, agent.key)
+        finally:
+            self._binding[link.org_id] -= 1
         if not link.connected:
             await self.store.release_agent(agent.key, link.connection_id)
             return False
@@ -235,6 +278,7 @@ class AgentRegistry:
             self._due.set()
         agent.callers = callers
         self._agents[agent.key] = agent
+        self._named.setdefault(agent.key.slug, {})[agent.key] = None
         link.deliver(answer)
         if back or known is None:
             for call in self.calls.of_agent(agent.key):
@@ -290,6 +334,10 @@ class AgentRegistry:
         if self._agents.get(agent.key) is not agent:
             return
         del self._agents[agent.key]
+        same = self._named[agent.key.slug]
+        del same[agent.key]
+        if not same:
+            del self._named[agent.key.slug]
         self._end_calls(agent, reason)
         if agent.link is not None:
             await self.store.release_agent(agent.key, agent.link.connection_id)

@@ -54,6 +54,10 @@ class Access:
             raise ApiError(401, "UNAUTHORIZED", "Invalid API key", {"WWW-Authenticate": "Bearer"})
         return org_id
 
+    def publishable_org(self, keys: frozenset[str]) -> str | None:
+        """The organisation that the one shown key names if it is a publishable one: no more than a hint."""
+        return self._keys.publishable_org(next(iter(keys))) if len(keys) == 1 else None
+
     async def _bad_key(self, key: str, peer: str) -> None:
         now = self._clock.now()
         by_peer = self._failures.too_many("peer " + network_of(peer), now)

@@ -6,6 +6,7 @@ those that share a Redis.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,6 +32,11 @@ class Callers:
 
     numbers: frozenset[str]
     set_at: float
+
+
+def token_digest(token: str) -> str:
+    """What is kept in place of a token: who reads the store learns none."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class StoreUnavailable(Exception):
@@ -67,6 +73,10 @@ class Store(Protocol):
         """Free the agent if `holder` still holds it."""
         ...
 
+    async def holder_of(self, agent: AgentKey) -> str:
+        """The connection that holds the agent now, on whichever node; "" for none."""
+        ...
+
     async def claim_number(self, number: str, agent: AgentKey, replacing: AgentKey | None = None) -> AgentKey:
         """Put the agent on a number (normalised number or SIP address).
 
@@ -90,6 +100,10 @@ class Store(Protocol):
 
     async def put_token(self, token: str, value: bytes, ttl: float) -> None:
         """Keep something that may be taken once, within `ttl` seconds."""
+        ...
+
+    async def see_token(self, token: str) -> bytes | None:
+        """What would be taken now; it stays."""
         ...
 
     async def take_token(self, token: str) -> bytes | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from server.store.base import AgentKey, Callers
+from server.store.base import AgentKey, Callers, token_digest
 
 
 @dataclass(slots=True)
@@ -51,6 +51,10 @@ class MemoryStore:
         if self._agents.get(agent) == holder:
             del self._agents[agent]
 
+    async def holder_of(self, agent: AgentKey) -> str:
+        """See `Store`."""
+        return self._agents.get(agent, "")
+
     async def claim_number(self, number: str, agent: AgentKey, replacing: AgentKey | None = None) -> AgentKey:
         """See `Store`."""
         record = self._numbers.setdefault(number, _Number(agent.org_id))
@@ -95,11 +99,16 @@ class MemoryStore:
         # Insertion order is roughly expiry order: only the front needs a look.
         while self._tokens and next(iter(self._tokens.values()))[1] <= now:
             del self._tokens[next(iter(self._tokens))]
-        self._tokens[token] = (value, now + ttl)
+        self._tokens[token_digest(token)] = (value, now + ttl)
+
+    async def see_token(self, token: str) -> bytes | None:
+        """See `Store`."""
+        value, expires = self._tokens.get(token_digest(token), (b"", 0.0))
+        return value if expires > self._now() else None
 
     async def take_token(self, token: str) -> bytes | None:
         """See `Store`."""
-        value, expires = self._tokens.pop(token, (b"", 0.0))
+        value, expires = self._tokens.pop(token_digest(token), (b"", 0.0))
         return value if expires > self._now() else None
 
     async def close(self) -> None:

@@ -78,6 +78,11 @@ class RedisStore:
         if self._wanted.get(agent) == holder:
             await self._release(agent)
 
+    async def holder_of(self, agent: AgentKey) -> str:
+        """See `Store`."""
+        (holder,) = await self._redis.run(scripts.holder_of(agent))
+        return str(holder, "utf-8") if isinstance(holder, bytes) else ""
+
     async def claim_number(self, number: str, agent: AgentKey, replacing: AgentKey | None = None) -> AgentKey:
         """See `Store`."""
         field = scripts.on_number(replacing) if replacing is not None else ""
@@ -114,6 +119,10 @@ class RedisStore:
     async def put_token(self, token: str, value: bytes, ttl: float) -> None:
         """See `Store`."""
         await self._redis.put(scripts.token_key(token), value, ttl)
+
+    async def see_token(self, token: str) -> bytes | None:
+        """See `Store`."""
+        return await self._redis.get(scripts.token_key(token))
 
     async def take_token(self, token: str) -> bytes | None:
         """See `Store`."""

@@ -8,12 +8,11 @@ leases of other nodes by names that they compose, which Redis Cluster does not a
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from server.store.base import AgentKey
+from server.store.base import AgentKey, token_digest
 
 _LEASE: Final = "vg:node:"
 PUT_BACK: Final = "*"
@@ -47,6 +46,13 @@ if claim then
 end
 redis.call('SET', KEYS[1], ARGV[2] .. ' ' .. ARGV[4], 'PX', ARGV[3])
 return {1}
+"""
+
+_HOLDER_OF_AGENT: Final = """
+-- KEYS: the claim. ARGV: prefix of leases. Answers the holder, or '' where the claim does not count.
+local node, holder = string.match(redis.call('GET', KEYS[1]) or '', '^(%S+) (.*)$')
+if not node or redis.call('EXISTS', ARGV[1] .. node) == 0 then return {''} end
+return {holder}
 """
 
 _RELEASE_AGENT: Final = """
@@ -193,6 +199,11 @@ class Claimant:
         return Call(_KEEP_CALLERS, (callers_key(agent), claim_key(agent)), (_LEASE, self.node, callers, ttl))
 
 
+def holder_of(agent: AgentKey) -> Call:
+    """Somebody wants to know who has it."""
+    return Call(_HOLDER_OF_AGENT, (claim_key(agent),), (_LEASE,))
+
+
 def claim_key(claim: Claim) -> str:
     """Where it is written who has it. A number belongs to one organisation, so its name cannot begin with one."""
     if isinstance(claim, AgentKey):
@@ -212,4 +223,4 @@ def on_number(agent: AgentKey) -> str:
 
 def token_key(token: str) -> str:
     """Where a token's value is. Who can read Redis learns no token that way."""
-    return f"vg:token:{hashlib.sha256(token.encode()).hexdigest()}"
+    return f"vg:token:{token_digest(token)}"
