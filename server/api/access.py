@@ -10,7 +10,7 @@ import structlog
 from starlette.requests import HTTPConnection
 
 from pipelines.clock import Clock
-from server.api.errors import ApiError, too_many
+from server.api.errors import STORE_RETRY_S, ApiError, too_many
 from server.auth import Keys, redact
 from server.throttle import Failures
 
@@ -45,11 +45,15 @@ class Access:
     async def org_of(self, keys: frozenset[str], peer: str) -> str:
         """The organisation that the shown key opens. Several different ones open nothing.
 
-        Also for keys that came another way than in a header. Raises `ApiError` 401, 429 after a while of failures.
+        Also for keys that came another way than in a header. Raises `ApiError` 401, 429 after a while of failures,
+        503 while keys cannot be looked up.
         """
         key = next(iter(keys)) if len(keys) == 1 else ""
         org_id = self._keys.org_of(key)
         if org_id is None:
+            if self._keys.may_be_unread(key):
+                text = "This key cannot be looked up now; try again"
+                raise ApiError(503, "STORE_UNAVAILABLE", text, {"Retry-After": str(STORE_RETRY_S)})
             await self._bad_key(key, peer)
             raise ApiError(401, "UNAUTHORIZED", "Invalid API key", {"WWW-Authenticate": "Bearer"})
         return org_id
