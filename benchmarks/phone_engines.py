@@ -11,7 +11,7 @@ import asyncio
 import audioop
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from benchmarks.phone_sound import SENTENCE
 from pipelines.audio import ulaw
@@ -182,6 +182,9 @@ class BenchEngines:
 
     def model(self, provider: str) -> Answering:
         return self._model
+
+    def with_keys(self, keys: Mapping[str, str]) -> BenchEngines:
+        return self
 
     async def aclose(self) -> None:
         await self._silero.aclose()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import socket
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
 import structlog
@@ -17,7 +17,6 @@ from pipelines.audio.tones import hold_music as built_in_music
 from pipelines.audio.wav import read_wav
 from pipelines.clock import LoopClock
 from providers.base import MULAW_8K, AudioFormat
-from providers.local.sphinx import check_grammar
 from server.agents.agent import RegistryTimes
 from server.agents.configuration import ConfigRules
 from server.agents.dispatch import AgentGateway
@@ -35,7 +34,7 @@ from server.api.tokens import MintRates, TokenDesk, token_routes
 from server.auth import Keys
 from server.calls import CallRules, Calls
 from server.carriers import Carriers
-from server.engines import CallEngines, Engines
+from server.engines import CallEngines
 from server.keys import SettingsError
 from server.metrics import Metrics
 from server.organisations.sources import OrganisationSources
@@ -45,15 +44,12 @@ from server.store.base import Store
 from server.store.connection import is_redis_address
 from server.store.memory import MemoryStore
 from server.store.redis import RedisStore
+from server.supply import Supply
 from server.switchboard import STREAM_PATH, switchboard_protocol
 from server.throttle import Rates
 from server.tokens import Tokens
 from transports.twilio.door import StreamDoor
 from transports.twilio.signature import SIGNATURE_HEADER
-from wire.config import CallConfig, LocalStt
-from wire.errors import ConfigError
-from wire.layers import Layer
-from wire.resolve import resolve
 
 log = structlog.get_logger(__name__)
 
@@ -74,9 +70,9 @@ class Gateway:
         self.metrics = Metrics()
         self.clock = LoopClock()
         self.store = _store(settings, self.clock)
-        self._defaults = settings.server_defaults(Engines.served)
+        self.supply = Supply(settings, self.organisations, engines)
         times = RegistryTimes(grace=settings.agent_grace_seconds)
-        self.registry = AgentRegistry(self.store, self.clock, ConfigRules(self._resolve), times)
+        self.registry = AgentRegistry(self.store, self.clock, ConfigRules(self.supply.resolve), times)
         self.agents = AgentGateway(self.organisations, self.registry, self.clock)
         self.access = Access(self.organisations.keys, self.clock)
         self.tokens = Tokens(self.store, self.clock, settings.unused_tokens_per_agent)
@@ -87,8 +83,9 @@ class Gateway:
         def music(line: AudioFormat) -> bytes:
             return read_wav(hold_music, line) if hold_music else built_in_music(line)
 
-        rules = CallRules(settings.max_concurrent_calls, settings.max_loop_lag_ms / 1000, music)
-        self.calls = Calls(self.registry, engines, self._resolve, rules, self.metrics)
+        limit = settings.max_concurrent_calls
+        rules = CallRules(limit, settings.max_loop_lag_ms / 1000, music, self._calls_of)
+        self.calls = Calls(self.registry, self.supply, rules, self.metrics)
         self.phone = Phone(self.calls, self._phone_rules())
         self.metrics.gauge("gateway_agent_connections", "Agent sockets open", lambda: len(self.agents))
         self.metrics.gauge("gateway_store_reachable", "1 while the store answers", lambda: float(self.store.reachable))
@@ -181,22 +178,15 @@ class Gateway:
             forward_url=lambda: self.base_url + FORWARD_PATH,
         )
 
+    def _calls_of(self, org_id: str) -> int:
+        return self.organisations.limits(org_id).calls
+
     def _carrier_token(self, account_sid: str) -> str | None:
         account = self.organisations.carrier_of_account(account_sid)
         return None if account is None else account.auth_token
 
     def _carrier_tokens(self) -> list[str]:
         return [account.auth_token for account in self.organisations.carriers()]
-
-    def _resolve(self, layers: Sequence[Layer]) -> CallConfig:
-        """What a call on these layers would run on. Raises `ConfigError` for what could not serve one."""
-        config = resolve(layers, self._defaults)
-        if isinstance(config.stt, LocalStt) and config.stt.grammar:
-            try:
-                check_grammar(config.stt.grammar)
-            except ValueError as error:
-                raise ConfigError("stt.grammar", str(error)) from None
-        return config
 
 
 def _hold_music(settings: Settings) -> bytes:

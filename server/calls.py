@@ -7,6 +7,7 @@ and it counts against capacity. The line makes it begin, or it is forgotten with
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -23,6 +24,7 @@ from providers.base import AudioFormat, LanguageModel, TextToSpeech
 from server.agents.registry import AgentRegistry
 from server.engines import CallEngines
 from server.metrics import Metrics
+from server.supply import Supply
 from wire.commands import RawConfig
 from wire.config import CallConfig, LlmConfig
 from wire.layers import Layer, patch
@@ -62,6 +64,8 @@ class CallRules:
     any."""
     hold_music: Callable[[AudioFormat], bytes] = lambda _line: b""
     """One loop in the line's format."""
+    max_calls_of: Callable[[str], int] = lambda _org_id: 0
+    """How many one organisation may have; 0: no limit of its own."""
 
 
 @dataclass(slots=True, eq=False)
@@ -72,6 +76,7 @@ class ExpectedCall:
     session: SessionLayers
     line: AudioFormat
     voice: TextToSpeech
+    engines: CallEngines
     warming: asyncio.Task[None] | None = None
 
     @property
@@ -86,14 +91,12 @@ class Calls:
     def __init__(
         self,
         registry: AgentRegistry,
-        engines: CallEngines,
-        resolve: Callable[[Sequence[Layer]], CallConfig],
+        supply: Supply,
         rules: CallRules,
         metrics: Metrics,
     ) -> None:
         self.registry = registry
-        self.resolve = resolve
-        self._engines = engines
+        self._supply = supply
         self._rules = rules
         self._metrics = metrics
         self._clock: Clock = registry.clock
@@ -144,9 +147,14 @@ class Calls:
 
     # --- the life of a call ---
 
-    def full(self, besides: str = "") -> str | None:
-        """Why no new call can begin now: closing, capacity or lag; None when one can. A call that is expected as
-        `besides` is not counted: it is the one that asks."""
+    def session(self, org_id: str, layers: Sequence[Layer]) -> SessionLayers:
+        """What a call of that organisation on these layers runs on. Raises ConfigError when it could not."""
+        return SessionLayers(layers, functools.partial(self._supply.resolve, org_id))
+
+    def full(self, org_id: str = "", besides: str = "") -> str | None:
+        """Why no new call can begin now: closing, capacity, lag or organisation_capacity; None when one can. Without
+        `org_id` only what concerns everybody is looked at. A call that is expected as `besides` is not counted: it is
+        the one that asks."""
         if self._closing.is_set():
             return "closing"
         others = len(self._live) + sum(expected.call_id != besides for expected in self._expected)
@@ -154,13 +162,17 @@ class Calls:
             return "capacity"
         if self._live and 0 < self._rules.max_lag < self.lag:
             return "lag"
+        limit = self._rules.max_calls_of(org_id) if org_id else 0
+        if 0 < limit <= self._of_org(org_id, besides):
+            return "organisation_capacity"
         return None
 
     def expect(self, facts: CallFacts, session: SessionLayers, line: AudioFormat) -> ExpectedCall:
         """Make ready for a call on a line of that format. Raises ProviderError for a vendor that cannot be had."""
-        model = self._model(session.config.llm)
-        voice = self._engines.voice(session.config.voice, line)
-        expected = ExpectedCall(facts, session, line, voice)
+        engines = self._supply.engines(facts.org_id)
+        model = _model(engines, session.config.llm)
+        voice = engines.voice(session.config.voice, line)
+        expected = ExpectedCall(facts, session, line, voice, engines)
         expected.warming = self.spawn(_warm(voice, model), "warm")
         self._expected.add(expected)
         return expected
@@ -181,17 +193,17 @@ class Calls:
     ) -> Call:
         """The line is there: the call lives from now on. Raises LookupError when its agent is known no more (the call
         is forgotten then)."""
-        line = expected.line
+        line, engines = expected.line, expected.engines
         parts = CallParts(
             clock=self._clock,
             metronome=self._metronome,
             medium=medium,
             voice=expected.voice,
-            open_voice=lambda voice: self._engines.voice(voice, line),
-            open_stt=lambda stt: self._engines.stt(stt, line),
-            model=self._model,
-            vad=self._engines.vad,
-            turn_model=self._engines.turn_model,
+            open_voice=lambda voice: engines.voice(voice, line),
+            open_stt=lambda stt: engines.stt(stt, line),
+            model=lambda llm: _model(engines, llm),
+            vad=engines.vad,
+            turn_model=engines.turn_model,
             reconfigure=expected.session.patch,
             hold_music=self._rules.hold_music(line),
             opening=opening,
@@ -215,8 +227,11 @@ class Calls:
 
     # --- inside ---
 
-    def _model(self, config: LlmConfig | None) -> LanguageModel | None:
-        return None if config is None else self._engines.model(config.provider)
+    def _of_org(self, org_id: str, besides: str) -> int:
+        """How many calls an organisation has, live and expected."""
+        live = sum(call.org_id == org_id for call in self._live.values())
+        coming = (one for one in self._expected if one.call_id != besides)
+        return live + sum(one.facts.org_id == org_id for one in coming)
 
     async def _run(self, call: Call) -> None:
         try:
@@ -228,6 +243,10 @@ class Calls:
         finally:
             del self._live[call.call_id]
             self.registry.calls.remove(call.call_id)
+
+
+def _model(engines: CallEngines, config: LlmConfig | None) -> LanguageModel | None:
+    return None if config is None else engines.model(config.provider)
 
 
 async def _warm(voice: TextToSpeech, model: LanguageModel | None) -> None:

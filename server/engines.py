@@ -5,7 +5,8 @@ Adding a vendor is a module in `providers/` and a line here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
@@ -20,13 +21,14 @@ from providers.elevenlabs import ElevenLabsAccess, ElevenLabsSpeech
 from providers.errors import KeyRequired
 from providers.local.espeak import EspeakSpeech
 from providers.local.smart_turn import SmartTurn
-from providers.local.sphinx import LocalSpeechToText
+from providers.local.sphinx import LocalSpeechToText, check_grammar
 from providers.local.sphinx_process import aclose_shared
 from providers.local.vad import SileroVad
 from providers.openai import OpenAiAccess, OpenAiModels
 from providers.openai_wire import quirks_of
 from server.settings import Settings
-from wire.config import ElevenLabsVoice, FluxStt, LocalStt, LocalVoice, NovaStt, SttConfig, VoiceConfig
+from wire.config import CallConfig, ElevenLabsVoice, FluxStt, LocalStt, LocalVoice, NovaStt, SttConfig, VoiceConfig
+from wire.errors import ConfigError
 
 log = structlog.get_logger(__name__)
 
@@ -59,9 +61,30 @@ class CallEngines(Protocol):
         """The language models of a vendor. Raises KeyRequired."""
         ...
 
+    def with_keys(self, keys: Mapping[str, str]) -> CallEngines:
+        """The same with other vendor keys where `keys` names some, by vendor. What is shared stays shared."""
+        ...
+
     async def aclose(self) -> None:
         """Release what is shared; no call is left."""
         ...
+
+
+def check(config: CallConfig) -> None:
+    """What only an engine can tell of a configuration. Raises ConfigError."""
+    if isinstance(config.stt, LocalStt) and config.stt.grammar:
+        try:
+            check_grammar(config.stt.grammar)
+        except ValueError as error:
+            raise ConfigError("stt.grammar", str(error)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltIn:
+    """Models that are loaded once."""
+
+    silero: SileroVad
+    turn_model: SmartTurn
 
 
 class Engines:
@@ -70,12 +93,19 @@ class Engines:
     served = frozenset({"deepgram-flux", "deepgram", "elevenlabs", "openai"})
     """The vendors this build can serve, as the wire names them; `local` is always there."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Loads the built-in models (0.2 s, blocking). Raises ProviderError when their files are missing."""
-        deepgram = DeepgramAccess(_secret(settings.deepgram_api_key), settings.deepgram_ws)
-        elevenlabs = ElevenLabsAccess(_secret(settings.elevenlabs_api_key), settings.elevenlabs_ws)
-        self._silero = SileroVad()
-        self.turn_model: SmartTurn = SmartTurn()
+    def __init__(
+        self, settings: Settings, keys: Mapping[str, str] | None = None, built_in: BuiltIn | None = None
+    ) -> None:
+        """`keys` come before the settings'. Without `built_in` the built-in models are loaded (0.2 s, blocking): raises
+        ProviderError when their files are missing."""
+        self._settings = settings
+        self._keys = keys or {}
+        self._built_in = built_in or BuiltIn(SileroVad(), SmartTurn())
+        self._shares = built_in is not None
+        self._others: dict[frozenset[tuple[str, str]], Engines] = {}
+        self.turn_model: SmartTurn = self._built_in.turn_model
+        deepgram = DeepgramAccess(self._key("deepgram", settings.deepgram_api_key), settings.deepgram_ws)
+        elevenlabs = ElevenLabsAccess(self._key("elevenlabs", settings.elevenlabs_api_key), settings.elevenlabs_ws)
         self._stt: dict[type[SttConfig], OpenStt] = {
             FluxStt: lambda config, line: FluxSpeechToText(config, line, deepgram),
             NovaStt: lambda config, line: NovaSpeechToText(config, line, deepgram),
@@ -85,7 +115,7 @@ class Engines:
             ElevenLabsVoice: lambda config, line: ElevenLabsSpeech(config, line, elevenlabs),
             LocalVoice: lambda config, _line: EspeakSpeech(config),
         }
-        openai = OpenAiAccess(_secret(settings.openai_api_key), settings.openai_base_url)
+        openai = OpenAiAccess(self._key("openai", settings.openai_api_key), settings.openai_base_url)
         self._models: dict[str, LanguageModel] = {
             "openai": OpenAiModels(openai, quirks=quirks_of(settings.openai_base_url))
         }
@@ -93,7 +123,7 @@ class Engines:
     @property
     def vad(self) -> OpenVoiceActivity:
         """The shared voice detector."""
-        return self._silero.stream
+        return self._built_in.silero.stream
 
     def stt(self, config: SttConfig, line: AudioFormat) -> SpeechToText:
         """A recogniser for one call."""
@@ -116,14 +146,26 @@ class Engines:
             raise KeyRequired(provider)
         return model
 
+    def with_keys(self, keys: Mapping[str, str]) -> CallEngines:
+        """The same engines with other keys; made once for each set of them, for they keep connections."""
+        if not keys:
+            return self
+        which = frozenset(keys.items())
+        if which not in self._others:
+            self._others[which] = Engines(self._settings, dict(keys), self._built_in)
+        return self._others[which]
+
     async def aclose(self) -> None:
         """Release what is shared."""
+        for other in self._others.values():
+            await other.aclose()
         for model in self._models.values():
             await model.aclose()
-        await self._silero.aclose()
-        await self.turn_model.aclose()
+        if self._shares:
+            return
+        await self._built_in.silero.aclose()
+        await self._built_in.turn_model.aclose()
         await aclose_shared()
 
-
-def _secret(value: SecretStr | None) -> str:
-    return "" if value is None else value.get_secret_value()
+    def _key(self, vendor: str, server: SecretStr | None) -> str:
+        return self._keys.get(vendor) or ("" if server is None else server.get_secret_value())

@@ -19,7 +19,7 @@ from pipelines.medium import MediumSink, Transfer, TransferFailed
 from pipelines.parts import CallFacts
 from providers.base import MULAW_8K
 from providers.errors import ProviderError
-from server.calls import Calls, ExpectedCall, SessionLayers
+from server.calls import Calls, ExpectedCall
 from server.routing import Nobody, Routed, Router
 from transports.twilio import twiml
 from transports.twilio.line import StreamStart
@@ -90,7 +90,7 @@ class Phone:
         call_id, to, caller = form.get("CallSid", ""), form.get("To", ""), form.get("From", "")
         if not call_id or not to:
             return twiml.reject()
-        refusal = self._refusal(call_id)
+        refusal = self._refusal(call_id, "")
         if refusal is not None:
             return refusal
         routed = await self._router.route_soon(to, caller, AGENT_PATIENCE)
@@ -102,7 +102,7 @@ class Phone:
             message = self._rules.no_agent_message
             return twiml.say_and_hang_up(message) if message else twiml.reject()
         # Others may have rung while this one waited for its agent.
-        refusal = self._refusal(call_id)
+        refusal = self._refusal(call_id, routed.agent.key.org_id)
         if refusal is not None:
             return refusal
         try:
@@ -126,14 +126,14 @@ class Phone:
         if call is not None and self._rules.may_ring(account, call.org_id):
             asyncio.get_running_loop().call_later(SAFETY_NET_SECONDS, call.end, "hangup")
 
-    def _refusal(self, call_id: str) -> str | None:
-        """Why no call of that id can begin now, as TwiML; None when it can."""
+    def _refusal(self, call_id: str, org_id: str) -> str | None:
+        """Why no call of that id can begin now, as TwiML; None when it can. `org_id` is empty while nobody knows."""
         if self._calls.registry.calls.find(call_id) is not None:
             log.warning("call_refused", call_id=call_id, reason="already_live")
             return twiml.reject()
-        full = self._calls.full(call_id)
+        full = self._calls.full(org_id, besides=call_id)
         if full is not None:
-            log.warning("call_refused", call_id=call_id, reason=full)
+            log.warning("call_refused", call_id=call_id, reason=full, org=org_id)
             return twiml.reject("busy")
         return None
 
@@ -152,7 +152,7 @@ class Phone:
             transport="phone",
             metadata={},
         )
-        session = SessionLayers([routed.agent.layer, routed.channel.layer], self._calls.resolve)
+        session = self._calls.session(key.org_id, [routed.agent.layer, routed.channel.layer])
         expected = self._calls.expect(facts, session, MULAW_8K)
         timer = asyncio.get_running_loop().call_later(STREAM_SECONDS, self._never_opened, call_id)
         ringing = self._ringing[call_id] = _Ringing(expected, secrets.token_urlsafe(24), timer)

@@ -20,6 +20,8 @@ from wire.resolve import Layer, ServerDefaults, normalise, resolve
 from wire.shortcuts import LLM_PROVIDERS, STT_PROVIDERS, VOICE_PROVIDERS
 
 _OPENAI = "https://api.openai.com/v1"
+_PROVIDERS = {"deepgram": ("deepgram", "deepgram-flux")}
+"""Vendors that serve under several names on the wire."""
 
 
 class Settings(BaseSettings):
@@ -195,13 +197,13 @@ class Settings(BaseSettings):
         """`LOCAL_FALLBACK`, or, when it is not set, whether there is no vendor key at all."""
         return not self.vendor_keys if self.local_fallback is None else self.local_fallback
 
-    def server_defaults(self, served: Collection[str] | None = None) -> ServerDefaults:
-        """What calls inherit from the server.
+    def server_defaults(self, served: Collection[str] | None = None, own: Collection[str] = ()) -> ServerDefaults:
+        """What calls inherit from the server; `own` names the vendors their organisation has keys of its own for.
 
         `served` names the providers that this build has an engine for; a key for any other one is of no use. An
         OpenAI-compatible server of one's own (`OPENAI_BASE_URL`) may need no key.
         """
-        keys = self.vendor_keys
+        keys = self.vendor_keys.union(*(_PROVIDERS.get(vendor, (vendor,)) for vendor in own))
         if self.openai_base_url != _OPENAI:
             keys |= {"openai"}
         if served is not None:
@@ -212,7 +214,7 @@ class Settings(BaseSettings):
             llm=self.default_llm,
             timezone=self.default_timezone,
             keys=keys,
-            local_fallback=self.falls_back_to_local,
+            local_fallback=self.falls_back_to_local and (not own or self.local_fallback is True),
         )
 
 

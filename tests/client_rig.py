@@ -39,7 +39,7 @@ PATIENCE = 5.0
 Frame = dict[str, Any]
 
 
-def any_layers(layers: Sequence[Layer]) -> None:
+def any_layers(org_id: str, layers: Sequence[Layer]) -> None:
     """This server can serve whatever is asked for."""
 
 

@@ -27,7 +27,7 @@ class Reach:
         """Add a channel, or replace the same one (protocol §2.2)."""
         agent = self._registry.owned(link, command.agent_id)
         key = channel_key(command.type, command.ref)
-        layer = self._registry.rules.read(command.config, Scope.CHANNEL, [agent.layer])
+        layer = self._registry.rules.read(link.org_id, command.config, Scope.CHANNEL, [agent.layer])
         channel = new_channel(command, key, layer, agent.channels.get(key))
         channel.added_by = link.connection_id
         if channel.owned:
@@ -47,7 +47,7 @@ class Reach:
         agent = self._registry.owned(link, command.agent_id)
         channel = self._channel(agent, command.ref)
         rules = self._registry.rules
-        channel.layer = rules.patched(channel.layer, command.config, Scope.CHANNEL, [agent.layer])
+        channel.layer = rules.patched(link.org_id, channel.layer, command.config, Scope.CHANNEL, [agent.layer])
         link.deliver(ChannelConfigured(agent_id=agent.agent_id, ref=command.ref))
 
     async def remove(self, link: AgentLink, command: ChannelRemove) -> None:

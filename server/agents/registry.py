@@ -191,7 +191,7 @@ class AgentRegistry:
         """Create, replace or take back an agent (protocol §2.1). Answers its id, or "" if the connection closed."""
         agent_id = command.agent_id or f"agent_{secrets.token_hex(6)}"
         key = self._key(link, agent_id)
-        layer = self.rules.read(command.config, Scope.AGENT)
+        layer = self.rules.read(link.org_id, command.config, Scope.AGENT)
         origins, unusable = read_allowed_origins(command.allowed_origins)
         if unusable:
             shown = [text[:_SHOWN] for text in unusable[:_SHOWN_ORIGINS]]
@@ -212,7 +212,7 @@ class AgentRegistry:
     def configure(self, link: AgentLink, agent_id: str, config: RawConfig) -> None:
         """Patch the defaults of future calls."""
         agent = self.owned(link, agent_id)
-        agent.layer = self.rules.patched(agent.layer, config, Scope.AGENT)
+        agent.layer = self.rules.patched(link.org_id, agent.layer, config, Scope.AGENT)
         link.deliver(AgentConfigured(agent_id=agent.agent_id))
 
     async def remove(self, link: AgentLink, agent_id: str) -> None:
