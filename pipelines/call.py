@@ -6,7 +6,7 @@ Nothing is decided here that a room of its own decides: turns in `listening`, wo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from enum import Enum, auto
 
@@ -22,7 +22,7 @@ from pipelines.keypad import Keypad
 from pipelines.listening.directives import Output, ResumeBot, StopBot
 from pipelines.listening.ears import Ears
 from pipelines.listening.turn import TurnMachine
-from pipelines.metering import Metering
+from pipelines.metering import LevelListener, Metering
 from pipelines.parts import CallFacts, CallParts
 from pipelines.session import Organs, Session
 from pipelines.speaking.mouth import Mouth
@@ -191,6 +191,17 @@ class Call:
             self.events.close()
             self._log.info("call_ended", reason=reason)
             self._over.set()
+
+    def watch_levels(self, listener: LevelListener) -> Callable[[], None]:
+        """Tell this one how loud both sides are; call the answer when it is no longer interested."""
+        self._metering.watch(listener)
+        self._meter()
+
+        def stop() -> None:
+            self._metering.unwatch(listener)
+            self._meter()
+
+        return stop
 
     # --- commands of the agent ---
 

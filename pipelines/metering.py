@@ -22,6 +22,8 @@ from wire.config import CallConfig
 from wire.events import AudioMetrics, BotAudioComplete, TurnAudio
 
 MAX_INTERVAL_MS = 1000
+WATCHED_INTERVAL_MS = 100
+"""How often watchers are told, unless the agent is too, at an interval of its own."""
 MAX_TURN_SECONDS = 60
 """Of a longer turn, its last minute is told."""
 MAX_MESSAGE_SECONDS = 120
@@ -50,6 +52,8 @@ class Reading:
 
 
 SILENT = Reading()
+LevelListener = Callable[[str, Reading], None]
+"""Gets `user` or `bot` and how loud that side is. Neither blocks nor raises."""
 
 
 def measure(pcm: bytes) -> Reading:
@@ -196,12 +200,23 @@ class Metering:
         self._clock = clock
         self._interval = 0.0
         self._due = 0.0
+        self._told = False
+        self._watchers: list[LevelListener] = []
+
+    def watch(self, listener: LevelListener) -> None:
+        """Tell this one how loud both sides are, whatever the agent has asked for. `configure` again afterwards."""
+        self._watchers.append(listener)
+
+    def unwatch(self, listener: LevelListener) -> None:
+        """No more. `configure` again afterwards."""
+        self._watchers.remove(listener)
 
     def configure(self, config: CallConfig) -> None:
         """Tell from now on what `config.analysis` asks for. Of the bot, a message that is being said counts for
         loudness at once, but is not told as a whole."""
         wanted = config.analysis
-        metered = wanted.send_audio_metrics
+        self._told = wanted.send_audio_metrics
+        metered = self._told or bool(self._watchers)
         self.user = (self.user or UserSound(self._line)) if metered or wanted.send_turn_audio else None
         if self.user is not None:
             self.user.metered, self.user.kept = metered, wanted.send_turn_audio
@@ -209,7 +224,8 @@ class Metering:
         self.bot = (self.bot or BotSound(self._line, self._tell_message)) if metered or wanted.send_bot_audio else None
         if self.bot is not None:
             self.bot.metered, self.bot.kept = metered, wanted.send_bot_audio
-        interval = min(wanted.audio_metrics_interval_ms, MAX_INTERVAL_MS) / 1000 if metered else 0.0
+        asked = wanted.audio_metrics_interval_ms if self._told else WATCHED_INTERVAL_MS
+        interval = min(asked, MAX_INTERVAL_MS) / 1000 if metered else 0.0
         if interval != self._interval:
             self._interval, self._due = interval, self._clock.now() + interval
 
@@ -230,6 +246,10 @@ class Metering:
             self._events.publish(TurnAudio(turn_id=turn_id, audio=sound, sample_rate=self._line.rate))
 
     def _tell_reading(self, source: str, reading: Reading) -> None:
+        for watcher in self._watchers:
+            watcher(source, reading)
+        if not self._told:
+            return
         self._events.publish(
             AudioMetrics(
                 source=source,

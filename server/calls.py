@@ -105,6 +105,8 @@ class Calls:
         self._live: dict[str, Call] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._closing = asyncio.Event()
+        self.observers: list[Callable[[Call], None]] = []
+        """Each is shown every call before it begins."""
 
     @property
     def lag(self) -> float:
@@ -221,6 +223,8 @@ class Calls:
             call.attach(agent.link, agent.agent_id)
         call.events.watch(self._metrics.watcher())
         call.times.listen(self._metrics.turn_answered)
+        for observer in self.observers:
+            observer(call)
         self._live[call.call_id] = call
         self.spawn(self._run(call), f"call {call.call_id}")
         return call

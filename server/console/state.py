@@ -1,0 +1,94 @@
+"""What the console shows beside calls: the agents that are there, and how the gateway fares."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from pipelines.clock import Clock
+from server.agents.agent import Agent
+from server.agents.registry import AgentRegistry
+from server.calls import Calls
+from server.console.messages import AgentLine, Agents, ChannelLine, Health
+from server.settings import Settings
+from wire.config import CallConfig
+from wire.errors import ConfigError
+
+_STATM: Final = Path("/proc/self/statm")
+_MEGABYTE: Final = 1024 * 1024
+
+
+def agents_of(registry: AgentRegistry, calls: Calls, org_id: str) -> Agents:
+    """All agents of an organisation, by name."""
+    lines = [_line(registry, calls, agent) for agent in registry.of_org(org_id)]
+    return Agents(agents=sorted(lines, key=lambda line: line.slug))
+
+
+def _line(registry: AgentRegistry, calls: Calls, agent: Agent) -> AgentLine:
+    return AgentLine(
+        slug=agent.key.slug,
+        name=agent.agent_id,
+        online=agent.online,
+        calls=len(registry.calls.of_agent(agent.key)),
+        channels=[ChannelLine(type=channel.type, ref=channel.ref) for channel in agent.channels.values()],
+        model=_model(calls, agent),
+    )
+
+
+def _model(calls: Calls, agent: Agent) -> str:
+    try:
+        config: CallConfig = calls.resolve([agent.layer])
+    except ConfigError:
+        return ""
+    return "" if config.llm is None else f"{config.llm.provider}:{config.llm.model}"
+
+
+class Pulse:
+    """Reads how the gateway fares. Shares are of the time since it was last read."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._began = clock.now()
+        self._read = (clock.now(), time.process_time())
+        self._share = 0.0
+
+    def read(self, registry: AgentRegistry, calls: Calls, org_id: str, connections: int) -> Health:
+        """As things stand. Counts of agents are those of the organisation, all else is the whole gateway's."""
+        return Health(
+            uptime_seconds=round(self._clock.now() - self._began, 1),
+            calls=len(calls),
+            max_calls=self._settings.max_concurrent_calls,
+            connections=connections,
+            agents=len(registry.of_org(org_id)),
+            loop_lag_ms=round(calls.lag * 1000, 1),
+            memory_mb=_memory_mb(),
+            cpu_percent=self._cpu_percent(),
+            store="redis" if self._settings.redis_url is not None else "memory",
+            store_reachable=registry.store.reachable,
+            engines=_vendors(sorted(self._settings.vendor_keys)),
+        )
+
+    def _cpu_percent(self) -> float:
+        # The only use of another clock than the one of the calls: the processor's time is not theirs.
+        now, used = self._clock.now(), time.process_time()
+        before, used_before = self._read
+        if now - before >= 1.0:
+            self._share = round(100 * (used - used_before) / (now - before), 1)
+            self._read = (now, used)
+        return self._share
+
+
+def _memory_mb() -> float:
+    try:
+        pages = int(_STATM.read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / _MEGABYTE, 1)
+
+
+def _vendors(names: Sequence[str]) -> list[str]:
+    return [name for name in names if name != "deepgram-flux"]

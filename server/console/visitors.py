@@ -1,0 +1,85 @@
+"""Who may see the console: whoever signs in with an API key, for a while; and on a machine of one's own, anybody there.
+
+Pages of other sites must not be able to act in the name of somebody who is signed in, nor reach a gateway that is open
+on this machine: so cookies are `SameSite=Strict`, and every request has to come from a page of this very host.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection
+
+from pipelines.clock import Clock
+from server.auth import Keys
+from transports.twilio.signature import is_loopback
+
+COOKIE: Final = "voice_gateway_console"
+KEPT_SECONDS: Final = 12 * 3600.0
+_MAX_SIGNED_IN: Final = 1000
+_LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(slots=True)
+class _Visit:
+    org_id: str
+    key: str = field(repr=False)
+    """Asked about again each time: a revoked key ends its visits."""
+    until: float
+
+
+class Visitors:
+    """Everybody who is signed in to the console."""
+
+    def __init__(self, keys: Keys, clock: Clock, open_org: str | None) -> None:
+        """`open_org` is what anybody on this machine sees without signing in; None: nobody does."""
+        self._keys = keys
+        self._clock = clock
+        self._open_org = open_org
+        self._visits: dict[str, _Visit] = {}
+
+    def sign_in(self, key: str, org_id: str) -> str:
+        """A cookie for a key that has just been found good."""
+        now = self._clock.now()
+        self._visits = {name: visit for name, visit in self._visits.items() if visit.until > now}
+        while len(self._visits) >= _MAX_SIGNED_IN:
+            del self._visits[next(iter(self._visits))]
+        cookie = secrets.token_urlsafe(32)
+        self._visits[_digest(cookie)] = _Visit(org_id, key, now + KEPT_SECONDS)
+        return cookie
+
+    def sign_out(self, connection: HTTPConnection) -> None:
+        """Forget the visit that the request's cookie names."""
+        self._visits.pop(_digest(connection.cookies.get(COOKIE, "")), None)
+
+    def org_of(self, connection: HTTPConnection) -> str | None:
+        """Whose calls this visitor may see; None for nobody's."""
+        if not from_own_page(connection):
+            return None
+        visit = self._visits.get(_digest(connection.cookies.get(COOKIE, "")))
+        if visit is not None and visit.until > self._clock.now() and self._keys.org_of(visit.key) == visit.org_id:
+            return visit.org_id
+        return self._open_org if self._is_here(connection) else None
+
+    def _is_here(self, connection: HTTPConnection) -> bool:
+        """A person at this machine, not somebody behind a proxy or a tunnel on it."""
+        peer = connection.client.host if connection.client is not None else ""
+        forwarded = any(name in connection.headers for name in ("x-forwarded-for", "forwarded", "via"))
+        host = urlsplit(f"//{connection.headers.get('host', '')}").hostname or ""
+        return is_loopback(peer) and host in _LOCAL_NAMES and not forwarded
+
+
+def from_own_page(connection: HTTPConnection) -> bool:
+    """Whether a page of this host made the request, as far as its browser says anything about that."""
+    origin = connection.headers.get("origin")
+    if origin is not None:
+        return urlsplit(origin).netloc.lower() == connection.headers.get("host", "").lower()
+    return connection.headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+
+
+def _digest(cookie: str) -> str:
+    return hashlib.sha256(cookie.encode("utf-8", "surrogatepass")).hexdigest()
