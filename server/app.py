@@ -16,7 +16,7 @@ from picows import WSListener, WSUpgradeRequest, WSUpgradeResponseWithListener
 from pipelines.audio.tones import hold_music as built_in_music
 from pipelines.audio.wav import read_wav
 from pipelines.clock import LoopClock
-from providers.base import MULAW_8K, AudioFormat
+from providers.base import AudioFormat
 from server.agents.agent import RegistryTimes
 from server.agents.configuration import ConfigRules
 from server.agents.dispatch import AgentGateway
@@ -27,29 +27,29 @@ from server.api.access import Access
 from server.api.address import BehindProxies
 from server.api.agent_info import agent_info_routes
 from server.api.carrier import FORWARD_PATH, CarrierDoor, carrier_routes
+from server.api.console import ConsoleParts, console_routes
 from server.api.cors import Cors
 from server.api.errors import answer_errors
 from server.api.health import health_routes
 from server.api.tokens import MintRates, TokenDesk, token_routes
-from server.auth import Keys
+from server.auth import DEFAULT_ORG, Keys
 from server.calls import CallRules, Calls
 from server.carriers import Carriers
+from server.console.records import Records
+from server.console.state import Pulse, agents_of
+from server.console.visitors import Visitors
 from server.engines import CallEngines
-from server.keys import SettingsError
 from server.metrics import Metrics
 from server.organisations.sources import OrganisationSources
 from server.phone import Phone, PhoneRules
 from server.settings import Settings
-from server.store.base import Store
-from server.store.connection import is_redis_address
-from server.store.memory import MemoryStore
-from server.store.redis import RedisStore
+from server.starting import check_store, hold_music, open_store
 from server.supply import Supply
 from server.switchboard import STREAM_PATH, switchboard_protocol
 from server.throttle import Rates
 from server.tokens import Tokens
 from transports.twilio.door import StreamDoor
-from transports.twilio.signature import SIGNATURE_HEADER
+from transports.twilio.signature import SIGNATURE_HEADER, is_loopback
 
 log = structlog.get_logger(__name__)
 
@@ -69,7 +69,7 @@ class Gateway:
         self.organisations = sources.organisations
         self.metrics = Metrics()
         self.clock = LoopClock()
-        self.store = _store(settings, self.clock)
+        self.store = open_store(settings, self.clock)
         self.supply = Supply(settings, self.organisations, engines)
         times = RegistryTimes(grace=settings.agent_grace_seconds)
         self.registry = AgentRegistry(self.store, self.clock, ConfigRules(self.supply.resolve), times)
@@ -92,6 +92,11 @@ class Gateway:
         self.metrics.gauge(
             "gateway_loop_lag_seconds", "Lateness of the pacing tick, averaged over a second", lambda: self.calls.lag
         )
+        rates = MintRates(settings.page_tokens_per_ip, settings.page_tokens_per_agent, settings.key_tokens_per_org)
+        self._token_desk = TokenDesk(self.tokens, self.registry, self.access, rates)
+        self._records = Records(settings.console_recent_calls)
+        if settings.console:
+            self.calls.observers.append(self._records.observe)
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
         self._serving = False
@@ -123,9 +128,7 @@ class Gateway:
     def token_routes(self) -> APIRouter:
         """What pages and programs ask before a session."""
         settings = self.settings
-        rates = MintRates(settings.page_tokens_per_ip, settings.page_tokens_per_agent, settings.key_tokens_per_org)
-        desk = TokenDesk(self.tokens, self.registry, self.access, rates)
-        routes = token_routes(desk, settings.public_url, lambda: self.base_url)
+        routes = token_routes(self._token_desk, settings.public_url, lambda: self.base_url)
         asked = Rates(settings.agent_info_per_ip, settings.agent_info_per_ip)
         routes.include_router(agent_info_routes(self.registry, asked, numbers=settings.agent_info_numbers))
         return routes
@@ -138,6 +141,25 @@ class Gateway:
     def exposition(self) -> bytes:
         """Metrics in Prometheus' text form."""
         return self.metrics.text()
+
+    def console_parts(self) -> ConsoleParts:
+        """What the console shows."""
+        pulse = Pulse(self.settings, self.clock)
+        return ConsoleParts(
+            records=self._records,
+            visitors=Visitors(self.organisations.keys, self.clock, self._console_open_to()),
+            access=self.access,
+            clock=self.clock,
+            agents=lambda org_id: agents_of(self.registry, self.supply, org_id),
+            health=lambda org_id: pulse.read(self.registry, self.calls, org_id, len(self.agents)),
+            mint=lambda channel, agent: self._token_desk.for_key(channel, agent, {}),
+        )
+
+    def _console_open_to(self) -> str | None:
+        """Whose calls anybody on this machine may see: nobody's, once an operator has given out keys."""
+        settings = self.settings
+        own_key = not settings.organisation_keys and settings.api_keys_file is None
+        return DEFAULT_ORG if own_key and is_loopback(settings.host) else None
 
     async def run(self) -> None:
         """Serve until `stop`: then calls end, agents are told, and everything is released."""
@@ -189,31 +211,6 @@ class Gateway:
         return [account.auth_token for account in self.organisations.carriers()]
 
 
-def _hold_music(settings: Settings) -> bytes:
-    """The operator's hold music, a WAV file. Raises SettingsError when it cannot be played."""
-    path = settings.hold_music_file
-    if path is None:
-        return b""
-    try:
-        music = path.read_bytes()
-        read_wav(music, MULAW_8K)
-        return music
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"HOLD_MUSIC_FILE: {error}") from None
-
-
-def _store(settings: Settings, clock: LoopClock) -> Store:
-    if settings.redis_url is None:
-        return MemoryStore(clock.now)
-    return RedisStore(settings.redis_url.get_secret_value(), clock)
-
-
-def _check_store(settings: Settings) -> None:
-    """Raises SettingsError when nothing can be reached at that address; what is in it may be a password."""
-    if settings.redis_url is not None and not is_redis_address(settings.redis_url.get_secret_value()):
-        raise SettingsError("REDIS_URL: is not an address that the Redis client understands")
-
-
 class GatewayServer(uvicorn.Server):
     """uvicorn that knows its gateway: calls end before the sockets their last events need."""
 
@@ -237,8 +234,8 @@ def create_server(settings: Settings, keys: Keys, engines: CallEngines) -> Gatew
 
     Raises SettingsError for a setting that names something unusable.
     """
-    music = _hold_music(settings)
-    _check_store(settings)
+    music = hold_music(settings)
+    check_store(settings)
     sources = OrganisationSources(settings, keys)
 
     @asynccontextmanager
@@ -247,6 +244,8 @@ def create_server(settings: Settings, keys: Keys, engines: CallEngines) -> Gatew
         app.include_router(health_routes(gateway))
         app.include_router(carrier_routes(gateway.carrier_door(), gateway.phone))
         app.include_router(gateway.token_routes())
+        if settings.console:
+            app.include_router(console_routes(gateway.console_parts()))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(gateway.run(), name="gateway")
             yield

@@ -57,6 +57,8 @@ class Settings(BaseSettings):
     agent_grace_seconds: float = Field(default=20, ge=0, le=600)
     no_agent_message: str | None = None
     hold_music_file: Path | None = None
+    console: bool = True
+    console_recent_calls: int = Field(default=50, ge=0, le=1000)
 
     twilio_account_sid: str | None = None
     twilio_auth_token: SecretStr | None = None

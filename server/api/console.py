@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, TypeVar
 
 import msgspec
 import structlog
@@ -24,6 +24,8 @@ from server.console.feed import Feed
 from server.console.messages import Agents, Health, Hello
 from server.console.records import Records
 from server.console.visitors import COOKIE, KEPT_SECONDS, Visitors, from_own_page
+from server.store.base import AgentKey
+from server.tokens import Minted, TokenChannel
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +33,9 @@ PAGE: Final = Path(__file__).resolve().parent.parent / "console" / "page"
 LOOK_SECONDS: Final = 1.0
 """How often agents are looked at for a page that is open."""
 HEALTH_SECONDS: Final = 2.0
+_NOT_KEPT: Final = {"Cache-Control": "no-store"}
 _MAX_BODY: Final = 4096
+_T = TypeVar("_T")
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -61,13 +65,12 @@ class Wanted(msgspec.Struct):
     """The body of asking for a token."""
 
     agent: str
-    channel: Literal["webrtc", "chat"] = "webrtc"
+    channel: TokenChannel = "webrtc"
 
 
 @dataclass(frozen=True, slots=True)
 class ConsoleParts:
-    """What the console shows. `mint` makes a token of a channel for an agent of the organisation, as its API key
-    would, and raises ApiError."""
+    """What the console shows. `mint` makes a token as for a key of the agent's organisation, or raises ApiError."""
 
     records: Records
     visitors: Visitors
@@ -75,7 +78,7 @@ class ConsoleParts:
     clock: Clock
     agents: Callable[[str], Agents]
     health: Callable[[str], Health]
-    mint: Callable[[HTTPConnection, str, str, Literal["webrtc", "chat"]], Awaitable[JsonAnswer]]
+    mint: Callable[[TokenChannel, AgentKey], Awaitable[Minted]]
 
 
 def console_routes(parts: ConsoleParts) -> APIRouter:
@@ -93,7 +96,7 @@ def console_routes(parts: ConsoleParts) -> APIRouter:
     @routes.get("/console/session")
     async def session(request: Request) -> JsonAnswer:  # pyright: ignore[reportUnusedFunction]
         org_id = parts.visitors.org_of(request)
-        return JsonAnswer({"signed_in": org_id is not None, "org": org_id}, headers={"Cache-Control": "no-store"})
+        return JsonAnswer({"signed_in": org_id is not None, "org": org_id}, headers=dict(_NOT_KEPT))
 
     @routes.post("/console/session")
     async def sign_in(request: Request) -> JsonAnswer:  # pyright: ignore[reportUnusedFunction]
@@ -101,7 +104,7 @@ def console_routes(parts: ConsoleParts) -> APIRouter:
             raise ApiError(403, "FORBIDDEN", "Sign in on the console's own page")
         key = (await _body(request, SignIn)).key.strip()
         org_id = await parts.access.org_of(frozenset({key}), peer_of(request))
-        answer = JsonAnswer({"signed_in": True, "org": org_id}, headers={"Cache-Control": "no-store"})
+        answer = JsonAnswer({"signed_in": True, "org": org_id}, headers=dict(_NOT_KEPT))
         answer.set_cookie(
             COOKIE,
             parts.visitors.sign_in(key, org_id),
@@ -124,7 +127,8 @@ def console_routes(parts: ConsoleParts) -> APIRouter:
     async def token(request: Request) -> JsonAnswer:  # pyright: ignore[reportUnusedFunction]
         org_id = _visitor(parts, request)
         wanted = await _body(request, Wanted)
-        return await parts.mint(request, org_id, slugify(wanted.agent), wanted.channel)
+        minted = await parts.mint(wanted.channel, AgentKey(org_id, slugify(wanted.agent)))
+        return JsonAnswer({"token": minted.token, "expires_in": minted.expires_in}, headers=dict(_NOT_KEPT))
 
     @routes.websocket("/console/feed")
     async def feed(websocket: WebSocket) -> None:  # pyright: ignore[reportUnusedFunction]
@@ -150,7 +154,7 @@ def _file(name: str) -> Response:
     return FileResponse(path, media_type=_TYPES[path.suffix], headers=POLICY)
 
 
-async def _body[T: msgspec.Struct](request: Request, type_: type[T]) -> T:
+async def _body(request: Request, type_: type[_T]) -> _T:
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

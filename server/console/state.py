@@ -14,33 +14,33 @@ from server.agents.registry import AgentRegistry
 from server.calls import Calls
 from server.console.messages import AgentLine, Agents, ChannelLine, Health
 from server.settings import Settings
-from wire.config import CallConfig
+from server.supply import Supply
 from wire.errors import ConfigError
 
 _STATM: Final = Path("/proc/self/statm")
 _MEGABYTE: Final = 1024 * 1024
 
 
-def agents_of(registry: AgentRegistry, calls: Calls, org_id: str) -> Agents:
+def agents_of(registry: AgentRegistry, supply: Supply, org_id: str) -> Agents:
     """All agents of an organisation, by name."""
-    lines = [_line(registry, calls, agent) for agent in registry.of_org(org_id)]
+    lines = [_line(registry, supply, agent) for agent in registry.of_org(org_id)]
     return Agents(agents=sorted(lines, key=lambda line: line.slug))
 
 
-def _line(registry: AgentRegistry, calls: Calls, agent: Agent) -> AgentLine:
+def _line(registry: AgentRegistry, supply: Supply, agent: Agent) -> AgentLine:
     return AgentLine(
         slug=agent.key.slug,
         name=agent.agent_id,
         online=agent.online,
         calls=len(registry.calls.of_agent(agent.key)),
         channels=[ChannelLine(type=channel.type, ref=channel.ref) for channel in agent.channels.values()],
-        model=_model(calls, agent),
+        model=_model(supply, agent),
     )
 
 
-def _model(calls: Calls, agent: Agent) -> str:
+def _model(supply: Supply, agent: Agent) -> str:
     try:
-        config: CallConfig = calls.resolve([agent.layer])
+        config = supply.resolve(agent.key.org_id, [agent.layer])
     except ConfigError:
         return ""
     return "" if config.llm is None else f"{config.llm.provider}:{config.llm.model}"

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
 from pipelines.clock import Clock
-from server.auth import Keys
+from server.auth import Keys, digest_of
 from transports.twilio.signature import is_loopback
 
 COOKIE: Final = "voice_gateway_console"
@@ -27,8 +27,8 @@ _LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 @dataclass(slots=True)
 class _Visit:
     org_id: str
-    key: str = field(repr=False)
-    """Asked about again each time: a revoked key ends its visits."""
+    key: bytes
+    """Its digest. Asked about each time: a revoked key ends its visits."""
     until: float
 
 
@@ -49,7 +49,7 @@ class Visitors:
         while len(self._visits) >= _MAX_SIGNED_IN:
             del self._visits[next(iter(self._visits))]
         cookie = secrets.token_urlsafe(32)
-        self._visits[_digest(cookie)] = _Visit(org_id, key, now + KEPT_SECONDS)
+        self._visits[_digest(cookie)] = _Visit(org_id, digest_of(key), now + KEPT_SECONDS)
         return cookie
 
     def sign_out(self, connection: HTTPConnection) -> None:
@@ -61,7 +61,7 @@ class Visitors:
         if not from_own_page(connection):
             return None
         visit = self._visits.get(_digest(connection.cookies.get(COOKIE, "")))
-        if visit is not None and visit.until > self._clock.now() and self._keys.org_of(visit.key) == visit.org_id:
+        if visit is not None and visit.until > self._clock.now() and self._keys.owner(visit.key) == visit.org_id:
             return visit.org_id
         return self._open_org if self._is_here(connection) else None
 
