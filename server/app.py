@@ -38,7 +38,7 @@ from server.carriers import Carriers
 from server.console.records import Records
 from server.console.state import Pulse, agents_of
 from server.console.visitors import Visitors
-from server.engines import CallEngines
+from server.engines import CallEngines, voice_source
 from server.metrics import Metrics
 from server.organisations.sources import OrganisationSources
 from server.phone import Phone, PhoneRules
@@ -48,6 +48,7 @@ from server.supply import Supply
 from server.switchboard import STREAM_PATH, switchboard_protocol
 from server.throttle import Rates
 from server.tokens import Tokens
+from server.voices import Voices
 from transports.twilio.door import StreamDoor
 from transports.twilio.signature import SIGNATURE_HEADER, is_loopback
 
@@ -70,7 +71,8 @@ class Gateway:
         self.metrics = Metrics()
         self.clock = LoopClock()
         self.store = open_store(settings, self.clock)
-        self.supply = Supply(settings, self.organisations, engines)
+        self.voices = Voices(functools.partial(voice_source, settings), self.clock)
+        self.supply = Supply(settings, self.organisations, engines, self.voices)
         times = RegistryTimes(grace=settings.agent_grace_seconds)
         self.registry = AgentRegistry(self.store, self.clock, ConfigRules(self.supply.resolve), times)
         self.agents = AgentGateway(self.organisations, self.registry, self.clock)
@@ -178,6 +180,7 @@ class Gateway:
                 watch.cancel()
                 store.cancel()
                 sources.cancel()
+            await self.voices.aclose()
             await self.engines.aclose()
             await self.carriers.aclose()
             await self.store.close()

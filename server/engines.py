@@ -5,6 +5,7 @@ Adding a vendor is a module in `providers/` and a line here.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +15,11 @@ from pydantic import SecretStr
 
 from pipelines.listening.ears import OpenVoiceActivity
 from providers.base import AudioFormat, EndOfTurnModel, LanguageModel, SpeechToText, TextToSpeech
+from providers.catalogues.cartesia import cartesia_voices
+from providers.catalogues.catalogue import VoiceSource
+from providers.catalogues.elevenlabs import elevenlabs_voices
+from providers.catalogues.espeak import espeak_voices
+from providers.catalogues.polly import polly_voices
 from providers.deepgram.flux import FluxSpeechToText
 from providers.deepgram.link import DeepgramAccess
 from providers.deepgram.nova import NovaSpeechToText
@@ -169,3 +175,21 @@ class Engines:
 
     def _key(self, vendor: str, server: SecretStr | None) -> str:
         return self._keys.get(vendor) or ("" if server is None else server.get_secret_value())
+
+
+def voice_source(settings: Settings, vendor: str, own_key: str) -> VoiceSource | None:
+    """Where a vendor's list of voices comes from: its account that `own_key` opens, or the server's when that is
+    empty. None for a vendor without a key, or without voices."""
+    match vendor:
+        case "local":
+            return espeak_voices
+        case "polly":
+            return polly_voices
+        case "elevenlabs":
+            read, server, base_url = elevenlabs_voices, settings.elevenlabs_api_key, settings.elevenlabs_base_url
+        case "cartesia":
+            read, server, base_url = cartesia_voices, settings.cartesia_api_key, settings.cartesia_base_url
+        case _:
+            return None
+    key = own_key or ("" if server is None else server.get_secret_value())
+    return functools.partial(read, key, base_url) if key else None

@@ -219,6 +219,7 @@ async def running(
             "deepgram_ws_url": flux.url,
             "elevenlabs_api_key": voice.key,
             "elevenlabs_ws_url": voice.ws_url,
+            "elevenlabs_base_url": voice.base_url,
             "openai_api_key": OPENAI_KEY,
             "openai_base_url": llm.base_url,
             **settings,

@@ -23,6 +23,7 @@ OWNED_TASKS = {
     "providers/elevenlabs.py": "one connecting serves all who wait for it; aclose() cancels and awaits it",
     "providers/local/espeak.py": "pieces are synthesised ahead of their reader; cancel() awaits them",
     "demo/caller.py": "the microphone runs between ring() and hang_up(), which awaits it",
+    "server/voices.py": "one reading of a list serves all who ask for it; aclose() cancels and awaits it",
 }
 """Modules that start tasks outside a TaskGroup, and who awaits them."""
 

@@ -34,7 +34,7 @@ _LOCALES = {
 
 _GLADIA_MODELS = {"accurate": "solaria-1", "solaria": "solaria-1", "fast": "solaria-1"}
 
-_ELEVENLABS_ALIASES = {
+ELEVENLABS_ALIASES = {
     "sarah": "EXAVITQu4vr4xnSDxMaL",
     "rachel": "21m00Tcm4TlvDq8ikWAM",
     "george": "JBFqnCBsd6RMkjVDRZzb",
@@ -48,9 +48,10 @@ _ELEVENLABS_ALIASES = {
     "lily": "pFZP5JQG7iQjIVuC4Bku",
     "liam": "TX3LPaxmHKxFdv7VOQHJ",
 }
-"""Premade voices that every ElevenLabs account has; any other name is taken as a raw id."""
+"""Premade voices that every ElevenLabs account has. Other names stay as they are: short names of an account's own
+voices are looked up when a call begins."""
 
-_CARTESIA_ALIASES = {"katie": "f786b574-daa5-4673-aa0c-cbe3e8534c02"}
+CARTESIA_ALIASES = {"katie": "f786b574-daa5-4673-aa0c-cbe3e8534c02"}
 _CARTESIA_MODELS = {"sonic": "sonic-3.5"}
 
 _POLLY_VOICES = {
@@ -188,7 +189,7 @@ def _elevenlabs(read: Fields, tag: str, *, flash: bool) -> ElevenLabsVoice:
     voice_id = read.text("voice_id") or "sarah"
     quick = flash or base_language(tag) in ("en", "multi")
     return ElevenLabsVoice(
-        voice_id=_ELEVENLABS_ALIASES.get(voice_id.lower(), voice_id),
+        voice_id=ELEVENLABS_ALIASES.get(voice_id.lower(), voice_id),
         model=read.text("model") or ("eleven_flash_v2_5" if quick else "eleven_multilingual_v2"),
         speed=read.number("speed", 1, 0.7, 1.2),
         stability=read.number("stability", 0.5, 0, 1),
@@ -202,7 +203,7 @@ def _elevenlabs(read: Fields, tag: str, *, flash: bool) -> ElevenLabsVoice:
 def _cartesia(read: Fields, tag: str) -> CartesiaVoice:
     voice_id, model = read.text("voice_id") or "katie", read.text("model") or "sonic"
     return CartesiaVoice(
-        voice_id=_CARTESIA_ALIASES.get(voice_id.lower(), voice_id),
+        voice_id=CARTESIA_ALIASES.get(voice_id.lower(), voice_id),
         model=_CARTESIA_MODELS.get(model, model),
         speed=read.number("speed", 1, 0.6, 1.5),
         volume=read.number("volume", 1, 0.5, 2),

@@ -3,8 +3,9 @@
     async with ElevenLabsSimulator() as vendor:
         ... ElevenLabsAccess(vendor.key, vendor.ws_url) ...
 
-Serves `multi-stream-input`, and the older `stream-input` that the vendor's own package can drive. Speech takes 60 ms a
-character, loud where a letter sounds and silent where a space does, so word times can be checked against the sound.
+Serves `multi-stream-input`, the older `stream-input` that the vendor's own package can drive, and the list of voices.
+Speech takes 60 ms a character, loud where a letter sounds and silent where a space does, so word times can be checked
+against the sound.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Self
+from typing import Any, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 from uuid import UUID
 
@@ -46,6 +47,12 @@ class ElevenLabsSimulator:
     manner: Manner = field(default_factory=Manner)
     key: str = "xi-simulated"
     voices: set[str] = field(default_factory=lambda: {"voice-1"})
+    catalogue: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    """What `GET /v2/voices` lists, each as the vendor shows it."""
+    catalogue_outages: list[int] = field(default_factory=list[int])
+    """Statuses to answer the next requests for the catalogue with."""
+    listings: int = 0
+    """How often a page of the catalogue was asked for."""
     connections: list[Connection] = field(default_factory=list[Connection])
     attempts: int = 0
 
@@ -70,7 +77,41 @@ class ElevenLabsSimulator:
         """The origin clients connect to."""
         return f"ws://127.0.0.1:{next(iter(self._server.sockets)).getsockname()[1]}"
 
+    @property
+    def base_url(self) -> str:
+        """The origin for plain HTTP."""
+        return self.ws_url.replace("ws", "http", 1)
+
+    def _listing(self, connection: ServerConnection, request: Request) -> Response:
+        """One page of the voices: 10 unless told otherwise, at most 100, and a token for the next."""
+        self.listings += 1
+        query = dict(parse_qsl(urlsplit(request.path).query))
+        size, after = query.get("page_size", "10"), query.get("next_page_token", "0")
+        status = 200
+        if self.catalogue_outages:
+            status = self.catalogue_outages.pop(0)
+        elif request.headers.get("xi-api-key") != self.key:
+            status = 401
+        elif not size.isdecimal() or not 1 <= int(size) <= 100 or not after.isdecimal():
+            status = 422
+        body: dict[str, Any] = {"detail": {"status": "refused", "message": "refused"}}
+        if status == 200:
+            start, end = int(after), int(after) + int(size)
+            more = end < len(self.catalogue)
+            body = {
+                "voices": self.catalogue[start:end],
+                "has_more": more,
+                "total_count": len(self.catalogue),
+                "next_page_token": str(end) if more else None,
+            }
+        response = connection.respond(HTTPStatus(status), json.dumps(body))
+        del response.headers["Content-Type"]
+        response.headers["Content-Type"] = "application/json"
+        return response
+
     async def _handshake(self, connection: ServerConnection, request: Request) -> Response | None:
+        if urlsplit(request.path).path == "/v2/voices":
+            return self._listing(connection, request)
         faults = self._faults[connection.id] = self.faults(self.attempts)
         self.attempts += 1
         await asyncio.sleep(faults.handshake_delay)
