@@ -27,6 +27,7 @@ from server.api.access import Access
 from server.api.address import BehindProxies
 from server.api.agent_info import agent_info_routes
 from server.api.carrier import FORWARD_PATH, CarrierDoor, carrier_routes
+from server.api.chat import ChatDoor, chat_routes
 from server.api.console import ConsoleParts, console_routes
 from server.api.cors import Cors
 from server.api.errors import answer_errors
@@ -35,6 +36,7 @@ from server.api.tokens import MintRates, TokenDesk, token_routes
 from server.auth import DEFAULT_ORG, Keys
 from server.calls import CallRules, Calls
 from server.carriers import Carriers
+from server.chats import Chats
 from server.console.records import Records
 from server.console.state import Pulse, agents_of
 from server.console.visitors import Visitors
@@ -88,6 +90,8 @@ class Gateway:
         limit = settings.max_concurrent_calls
         rules = CallRules(limit, settings.max_loop_lag_ms / 1000, music, self._calls_of)
         self.calls = Calls(self.registry, self.supply, rules, self.metrics)
+        self.chats = Chats(self.registry, self.supply, self.metrics, settings.max_concurrent_chats)
+        self.agents.chats = self.chats
         self.phone = Phone(self.calls, self._phone_rules())
         self.metrics.gauge("gateway_agent_connections", "Agent sockets open", lambda: len(self.agents))
         self.metrics.gauge("gateway_store_reachable", "1 while the store answers", lambda: float(self.store.reachable))
@@ -170,12 +174,14 @@ class Gateway:
                 watch = tasks.create_task(self.registry.run(), name="registry")
                 store = tasks.create_task(self.store.run(), name="store")
                 calls = tasks.create_task(self.calls.run(), name="calls")
+                chats = tasks.create_task(self.chats.run(), name="chats")
                 sources = tasks.create_task(self._sources.run(), name="organisations")
                 self._serving = True
                 await self._stopping.wait()
                 self._serving = False
                 self.calls.close()
-                await calls
+                self.chats.close()
+                await asyncio.gather(calls, chats)
                 self.agents.close()
                 watch.cancel()
                 store.cancel()
@@ -245,6 +251,7 @@ def create_server(settings: Settings, keys: Keys, engines: CallEngines) -> Gatew
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         gateway = server.gateway = Gateway(settings, sources, engines, music)
         app.include_router(health_routes(gateway))
+        app.include_router(chat_routes(ChatDoor(gateway.chats, gateway.tokens, gateway.clock)))
         app.include_router(carrier_routes(gateway.carrier_door(), gateway.phone))
         app.include_router(gateway.token_routes())
         if settings.console:

@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
     max_concurrent_calls: int = Field(default=0, ge=0)
+    max_concurrent_chats: int = Field(default=2000, ge=0)
     max_loop_lag_ms: int = Field(default=150, ge=0)
     page_tokens_per_ip: int = Field(default=20, ge=0)
     page_tokens_per_agent: int = Field(default=60, ge=0)

@@ -15,7 +15,8 @@ import pytest
 
 from providers.local.sphinx import check_grammar
 from server.engines import Engines
-from wire import events, link_events
+from transports.chat import frames
+from wire import chat_events, events, link_events
 from wire.commands import AnyCommand, Command, Unknown
 from wire.config import LocalStt
 from wire.events import CallEvent, Event
@@ -88,10 +89,19 @@ def commands() -> dict[str, type[Command]]:
 
 def event_types() -> dict[str, list[type[Event]]]:
     found: dict[str, list[type[Event]]] = {}
-    for value in {**vars(link_events), **vars(events)}.values():
-        if isinstance(value, type) and issubclass(value, Event) and value not in (Event, AgentEvent, CallEvent):
+    for value in {**vars(link_events), **vars(events), **vars(chat_events)}.values():
+        if (
+            isinstance(value, type)
+            and issubclass(value, Event)
+            and value not in (Event, AgentEvent, CallEvent, chat_events.RequesterEvent)
+        ):
             found.setdefault(str(value.__struct_config__.tag), []).append(value)
     return found
+
+
+def page_event_types() -> dict[str, list[type[Any]]]:
+    """What chat pages are sent, which is no part of the SDK socket."""
+    return {str(one.__struct_config__.tag): [one] for one in frames.PageEvent.__subclasses__()}
 
 
 def fields_of(type_: type[Command | Event]) -> dict[str, bool]:
@@ -173,15 +183,15 @@ def test_vendors_that_are_served_are_named() -> None:
 
 
 def test_frames_in_examples_are_frames() -> None:
-    frames = [value for path in PAGES for value in json_values(page(path)) if "event" in value]
-    for frame in frames:
+    examples = [value for path in PAGES for value in json_values(page(path)) if "event" in value]
+    for frame in examples:
         if frame["event"] in commands():
             assert not isinstance(parse(json.dumps(frame)), Unknown)
         else:
-            type_ = event_types()[frame["event"]][0]
+            type_ = {**page_event_types(), **event_types()}[frame["event"]][0]
             msgspec.convert(frame, type_)
             assert frame.keys() <= {"event", *fields_of(type_)}, frame
-    assert {"connect", "connected", "call.started", "bot.reply", "call.ended"} <= {one["event"] for one in frames}
+    assert {"connect", "connected", "call.started", "bot.reply", "call.ended"} <= {one["event"] for one in examples}
 
 
 def test_every_error_code_is_explained() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import Final, assert_never
+from typing import Final, Protocol, assert_never
 
 import structlog
 
@@ -32,6 +32,7 @@ from wire.commands import (
     ChannelRemove,
     Connect,
     DevConfig,
+    LlmChat,
     OnCall,
     Ping,
     Pong,
@@ -48,8 +49,23 @@ Slow = RegistrationCommand | Connect
 """Commands that may wait for other connections or the store."""
 
 
+class Chatting(Protocol):
+    """Where connections hold conversations in text."""
+
+    def say(self, link: AgentLink, command: LlmChat) -> None:
+        """A connection writes to an agent. Never blocks, never raises."""
+        ...
+
+    def left(self, link: AgentLink) -> None:
+        """A connection is gone."""
+        ...
+
+
 class AgentGateway:
     """All agent connections of this process."""
+
+    chats: Chatting | None = None
+    """Set by whoever composes the gateway; without it `llm.chat` is not supported."""
 
     def __init__(
         self, organisations: Organisations, registry: AgentRegistry, clock: Clock, times: LinkTimes | None = None
@@ -77,6 +93,8 @@ class AgentGateway:
     async def leave(self, link: AgentLink) -> None:
         """The socket has closed. Idempotent."""
         self._links.discard(link)
+        if self.chats is not None:
+            self.chats.left(link)
         await self.registry.leave(link)
 
     def close(self) -> None:
@@ -95,6 +113,8 @@ class AgentGateway:
                 return None if self._admission.connect(link, command, self.times.penalty) else command
             case OnCall():
                 self._to_call(link, command)
+            case LlmChat() if self.chats is not None:
+                self.chats.say(link, command)
             case (
                 AgentCreate()
                 | AgentConfigure()

@@ -59,6 +59,10 @@ class ObservedWebSocket(WebSocketsSansIOProtocol):
             self.conn.send_ping(b"alive?")
             self.transport.write(b"".join(self.conn.data_to_send()))
 
+    def limit(self, size: int) -> None:
+        """Read no message of more than `size` bytes; a longer one closes the socket with 1009."""
+        self.conn.max_message_size = size
+
     def abort(self) -> None:
         """Drop the connection with everything that has not been sent."""
         self.transport.abort()

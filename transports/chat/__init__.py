@@ -1,0 +1,1 @@
+"""Text chat with a page in a browser."""
