@@ -25,10 +25,11 @@ class EventSink(Protocol):
 class CallEvents:
     """Stamps and distributes the events of one call."""
 
-    def __init__(self, call_id: str, clock: Clock) -> None:
+    def __init__(self, call_id: str, clock: Clock, first: int = 1) -> None:
+        """`first` is the number of the first event."""
         self._call_id = call_id
         self._clock = clock
-        self._seq = 0
+        self._seq = first - 1
         self._closed = False
         self._owner: EventSink | None = None
         self._owner_name = ""

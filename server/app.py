@@ -179,6 +179,7 @@ class Gateway:
                 self._serving = True
                 await self._stopping.wait()
                 self._serving = False
+                self.phone.close()
                 self.calls.close()
                 self.chats.close()
                 await asyncio.gather(calls, chats)
@@ -206,6 +207,7 @@ class Gateway:
             no_agent_message=self.settings.no_agent_message,
             carrier_of=self.carriers.of,
             may_ring=self.organisations.may_ring,
+            ringing_seconds=self.settings.ringing_timeout_ms / 1000,
             forward_url=lambda: self.base_url + FORWARD_PATH,
         )
 

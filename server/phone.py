@@ -21,6 +21,7 @@ from providers.base import MULAW_8K
 from providers.errors import ProviderError
 from server.calls import Calls, ExpectedCall
 from server.routing import Nobody, Routed, Router
+from server.screening import Screening, Verdict
 from transports.twilio import twiml
 from transports.twilio.line import StreamStart
 from transports.twilio.numbers import reported
@@ -63,6 +64,8 @@ class PhoneRules:
     """Where the carrier tells the outcome of a transfer."""
     may_ring: Callable[[str, str], bool] = lambda _account_sid, _org_id: True
     """Whether what that carrier account says may concern that organisation."""
+    ringing_seconds: float = 5.0
+    """How long a channel that screens its calls is asked."""
 
 
 @dataclass(slots=True, eq=False)
@@ -82,6 +85,11 @@ class Phone:
         self._router = Router(calls.registry)
         self._rules = rules
         self._ringing: dict[str, _Ringing] = {}
+        self._screening = Screening(calls.registry, rules.ringing_seconds)
+
+    def close(self) -> None:
+        """Nothing rings any more: the gateway goes down."""
+        self._screening.close()
 
     # --- the webhook ---
 
@@ -90,6 +98,10 @@ class Phone:
         call_id, to, caller = form.get("CallSid", ""), form.get("To", ""), form.get("From", "")
         if not call_id or not to:
             return twiml.reject()
+        asked = self._ringing.get(call_id) if call_id in self._screening else None
+        if asked is not None and self._rules.may_ring(form.get("AccountSid", ""), asked.call.facts.org_id):
+            # The carrier asks again; there is one answer.
+            return await self._screened(asked)
         refusal = self._refusal(call_id, "")
         if refusal is not None:
             return refusal
@@ -98,9 +110,7 @@ class Phone:
         if org_id and not self._rules.may_ring(form.get("AccountSid", ""), org_id):
             routed = Nobody("foreign_account")
         if isinstance(routed, Nobody):
-            log.info("call_unanswered", call_id=call_id, reason=routed.reason)
-            message = self._rules.no_agent_message
-            return twiml.say_and_hang_up(message) if message else twiml.reject()
+            return self._unanswered(call_id, routed.reason)
         # Others may have rung while this one waited for its agent.
         refusal = self._refusal(call_id, routed.agent.key.org_id)
         if refusal is not None:
@@ -110,8 +120,7 @@ class Phone:
         except (ConfigError, ProviderError) as error:
             log.warning("call_refused", call_id=call_id, agent=routed.agent.key.slug, error=str(error))
             return twiml.reject()
-        parameters = {"call_id": call_id, "key": ringing.secret}
-        return twiml.connect_stream(self._rules.stream_url(), parameters)
+        return await self._screened(ringing) if routed.channel.ringing else self._answered(ringing)
 
     def status(self, form: Mapping[str, str]) -> None:
         """The carrier tells how a call fares; duplicates and late ones are fine."""
@@ -121,10 +130,39 @@ class Phone:
         account = form.get("AccountSid", "")
         ringing = self._ringing.get(call_id)
         if ringing is not None and self._rules.may_ring(account, ringing.call.facts.org_id):
+            self._screening.caller_left(call_id)
             self._forget(ringing)
         call = self._calls.find(call_id)
         if call is not None and self._rules.may_ring(account, call.org_id):
             asyncio.get_running_loop().call_later(SAFETY_NET_SECONDS, call.end, "hangup")
+
+    async def _screened(self, ringing: _Ringing) -> str:
+        """Let the agent decide. Whoever asked may be cancelled; the call is forgotten when nobody asks any more."""
+        call_id = ringing.call.call_id
+        verdict = Verdict.CALLER_LEFT
+        try:
+            verdict = await self._screening.verdict(ringing.call.facts)
+        finally:
+            if verdict is not Verdict.ACCEPTED and call_id not in self._screening:
+                self._forget(ringing)
+        match verdict:
+            case Verdict.ACCEPTED if self._ringing.get(call_id) is ringing:
+                return self._answered(ringing)
+            case Verdict.BUSY | Verdict.CLOSING:
+                return twiml.reject("busy")
+            case Verdict.AGENT_LEFT:
+                return self._unanswered(call_id, "agent_offline")
+            case _:
+                return twiml.reject()
+
+    def _answered(self, ringing: _Ringing) -> str:
+        parameters = {"call_id": ringing.call.call_id, "key": ringing.secret}
+        return twiml.connect_stream(self._rules.stream_url(), parameters)
+
+    def _unanswered(self, call_id: str, reason: str) -> str:
+        log.info("call_unanswered", call_id=call_id, reason=reason)
+        message = self._rules.no_agent_message
+        return twiml.say_and_hang_up(message) if message else twiml.reject()
 
     def _refusal(self, call_id: str, org_id: str) -> str | None:
         """Why no call of that id can begin now, as TwiML; None when it can. `org_id` is empty while nobody knows."""

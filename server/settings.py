@@ -55,6 +55,7 @@ class Settings(BaseSettings):
     unused_tokens_per_agent: int = Field(default=1000, ge=0)
     agent_info_per_ip: int = Field(default=60, ge=0)
     agent_info_numbers: bool = True
+    ringing_timeout_ms: int = Field(default=5000, ge=0, le=9000)
     agent_grace_seconds: float = Field(default=20, ge=0, le=600)
     no_agent_message: str | None = None
     hold_music_file: Path | None = None

@@ -79,6 +79,20 @@ class CallEnded(CallEvent, tag="call.ended", kw_only=True):
     ended_at: float
 
 
+class CallRinging(CallEvent, tag="call.ringing", kw_only=True):
+    """Somebody calls, on a channel that wants to be asked first; nothing is answered yet."""
+
+    from_: str = msgspec.field(name="from")
+    to: str
+    direction: str
+
+
+class CallRejected(CallEvent, tag="call.rejected", kw_only=True):
+    """The ringing call was refused as the agent wished: `busy` or `rejected`. Nothing follows."""
+
+    reason: str
+
+
 class CallHeld(CallEvent, tag="call.held", kw_only=True):
     """The caller hears music and is not listened to."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
 import structlog
@@ -53,6 +54,21 @@ def _account(request: Request, form: Form) -> str:
     return dict(form if request.method == "POST" else request.query_params.multi_items()).get("AccountSid", "")
 
 
+async def _while_waited_for(request: Request, answer: Coroutine[None, None, str]) -> str:
+    """The answer to a request whose body was read; whoever asked may hang up before there is one, which cancels it."""
+
+    async def leave() -> None:
+        # The body was read: the only thing that is still to come is that they have gone.
+        await request.receive()
+
+    async with asyncio.TaskGroup() as tasks:
+        answering, leaving = tasks.create_task(answer), tasks.create_task(leave())
+        await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+        answering.cancel()
+        leaving.cancel()
+    return "" if answering.cancelled() else answering.result()
+
+
 def carrier_routes(door: CarrierDoor, phone: Phone) -> APIRouter:
     """The webhooks of one gateway."""
     routes = APIRouter()
@@ -76,7 +92,8 @@ def carrier_routes(door: CarrierDoor, phone: Phone) -> APIRouter:
         form = await fields(request)
         if form is None:
             return Response(status_code=403)
-        return Response(await phone.ring(form), media_type="text/xml")
+        answer = await _while_waited_for(request, phone.ring(form))
+        return Response(answer, media_type="text/xml")
 
     @routes.post("/twilio/status")
     async def status(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
