@@ -7,6 +7,7 @@ import functools
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
+from urllib.parse import urlsplit
 
 import structlog
 import uvicorn
@@ -16,6 +17,7 @@ from picows import WSListener, WSUpgradeRequest, WSUpgradeResponseWithListener
 from pipelines.audio.tones import hold_music as built_in_music
 from pipelines.audio.wav import read_wav
 from pipelines.clock import LoopClock
+from pipelines.medium import MediumSink
 from providers.base import AudioFormat
 from server.agents.agent import RegistryTimes
 from server.agents.configuration import ConfigRules
@@ -26,7 +28,7 @@ from server.agents.registry import AgentRegistry
 from server.api.access import Access
 from server.api.address import BehindProxies
 from server.api.agent_info import agent_info_routes
-from server.api.carrier import FORWARD_PATH, CarrierDoor, carrier_routes
+from server.api.carrier import FORWARD_PATH, STATUS_PATH, CarrierDoor, carrier_routes
 from server.api.chat import ChatDoor, chat_routes
 from server.api.console import ConsoleParts, console_routes
 from server.api.cors import Cors
@@ -40,6 +42,7 @@ from server.chats import Chats
 from server.console.records import Records
 from server.console.state import Pulse, agents_of
 from server.console.visitors import Visitors
+from server.dialling import Dialling, DialRules
 from server.engines import CallEngines, voice_source
 from server.metrics import Metrics
 from server.organisations.sources import OrganisationSources
@@ -52,6 +55,7 @@ from server.throttle import Rates
 from server.tokens import Tokens
 from server.voices import Voices
 from transports.twilio.door import StreamDoor
+from transports.twilio.line import StreamStart
 from transports.twilio.signature import SIGNATURE_HEADER, is_loopback
 
 log = structlog.get_logger(__name__)
@@ -93,6 +97,8 @@ class Gateway:
         self.chats = Chats(self.registry, self.supply, self.metrics, settings.max_concurrent_chats)
         self.agents.chats = self.chats
         self.phone = Phone(self.calls, self._phone_rules())
+        self.dialling = Dialling(self.calls, self._dial_rules(), self.metrics.ended)
+        self.agents.dials = self.dialling
         self.metrics.gauge("gateway_agent_connections", "Agent sockets open", lambda: len(self.agents))
         self.metrics.gauge("gateway_store_reachable", "1 while the store answers", lambda: float(self.store.reachable))
         self.metrics.gauge(
@@ -125,7 +131,7 @@ class Gateway:
         if self.organisations.carrier_of_account("") is None and self.settings.public_url is None:
             # The webhook took what is not signed from this machine; its stream comes in the same way.
             tokens = tokens if SIGNATURE_HEADER in request.headers else []
-        return StreamDoor(self.phone.admit, self.stream_url, tokens, validate=validate)(request, peer)
+        return StreamDoor(self._admit, self.stream_url, tokens, validate=validate)(request, peer)
 
     def carrier_door(self) -> CarrierDoor:
         """Who may call the carrier's webhooks."""
@@ -180,6 +186,7 @@ class Gateway:
                 await self._stopping.wait()
                 self._serving = False
                 self.phone.close()
+                self.dialling.close()
                 self.calls.close()
                 self.chats.close()
                 await asyncio.gather(calls, chats)
@@ -213,6 +220,22 @@ class Gateway:
 
     def _calls_of(self, org_id: str) -> int:
         return self.organisations.limits(org_id).calls
+
+    def _dial_rules(self) -> DialRules:
+        # Without an address of our own, only a carrier on this machine finds us.
+        near = is_loopback(urlsplit(self.settings.twilio_base_url).hostname or "")
+        return DialRules(
+            carrier_of=self.carriers.of,
+            may_tell=self.organisations.may_ring,
+            stream_url=lambda: self.stream_url,
+            status_url=lambda: self.base_url + STATUS_PATH,
+            transfer=self.phone.transfer,
+            reachable=near or self.settings.public_url is not None,
+        )
+
+    def _admit(self, start: StreamStart) -> MediumSink | None:
+        """Gives a media stream its call."""
+        return self.dialling.admit(start) if start.call_id in self.dialling else self.phone.admit(start)
 
     def _carrier_token(self, account_sid: str) -> str | None:
         account = self.organisations.carrier_of_account(account_sid)
@@ -254,7 +277,7 @@ def create_server(settings: Settings, keys: Keys, engines: CallEngines) -> Gatew
         gateway = server.gateway = Gateway(settings, sources, engines, music)
         app.include_router(health_routes(gateway))
         app.include_router(chat_routes(ChatDoor(gateway.chats, gateway.tokens, gateway.clock)))
-        app.include_router(carrier_routes(gateway.carrier_door(), gateway.phone))
+        app.include_router(carrier_routes(gateway.carrier_door(), gateway.phone, gateway.dialling))
         app.include_router(gateway.token_routes())
         if settings.console:
             app.include_router(console_routes(gateway.console_parts()))

@@ -20,6 +20,7 @@ from pipelines.greeting import Opening
 from pipelines.medium import Medium, Transfer
 from pipelines.metronome import Metronome
 from pipelines.parts import CallFacts, CallParts
+from pipelines.speaking.rehearsed import RehearsedVoice
 from providers.base import AudioFormat, LanguageModel, TextToSpeech
 from server.agents.registry import AgentRegistry
 from server.engines import CallEngines
@@ -169,11 +170,16 @@ class Calls:
             return "organisation_capacity"
         return None
 
-    def expect(self, facts: CallFacts, session: SessionLayers, line: AudioFormat) -> ExpectedCall:
-        """Make ready for a call on a line of that format. Raises ProviderError for a vendor that cannot be had."""
+    def expect(
+        self, facts: CallFacts, session: SessionLayers, line: AudioFormat, *, rehearse: bool = False
+    ) -> ExpectedCall:
+        """Make ready for a call on a line of that format; `rehearse`: with its greeting synthesised already. Raises
+        ProviderError for a vendor that cannot be had."""
         engines = self._supply.engines(facts.org_id)
         model = _model(engines, session.config.llm)
         voice = engines.voice(session.config.voice, line)
+        if rehearse and session.config.greeting:
+            voice = RehearsedVoice(voice, session.config.greeting)
         expected = ExpectedCall(facts, session, line, voice, engines)
         expected.warming = self.spawn(_warm(voice, model), "warm")
         self._expected.add(expected)

@@ -14,7 +14,7 @@ from wire.events import BotInterrupted, CallEnded, CallError, CallEvent, TurnEnd
 REASONS = frozenset(
     {
         *("hangup", "client_hangup", "disconnected", "idle_timeout", "max_duration", "forwarded", "agent_removed"),
-        *("agent_disconnected", "error"),
+        *("agent_disconnected", "error", "no-answer", "busy", "failed", "canceled"),
     }
 )
 """What is counted by name. Agents may give reasons of their own, which are nobody else's business."""
@@ -60,6 +60,10 @@ class Metrics:
         finally:
             self.live.dec()
 
+    def ended(self, reason: str) -> None:
+        """Count a call that is over, or a dial that never became one."""
+        self.calls.labels(reason if reason in REASONS else "other").inc()
+
     def watcher(self) -> EventSink:
         """Counts the events of one call."""
         return _CallWatcher(self)
@@ -92,6 +96,6 @@ class _CallWatcher:
             case CallError():
                 metrics.errors.labels(event.code).inc()
             case CallEnded():
-                metrics.calls.labels(event.reason if event.reason in REASONS else "other").inc()
+                metrics.ended(event.reason)
             case _:
                 pass

@@ -221,19 +221,20 @@ class Phone:
             return None
         self._take(ringing)
         try:
-            return self._calls.begin(ringing.call, start.medium, transfer=self._transfer(ringing.call.facts))
+            return self._calls.begin(ringing.call, start.medium, transfer=self.transfer(ringing.call.facts))
         except LookupError:
             return None
 
-    def _transfer(self, facts: CallFacts) -> Transfer | None:
-        """How this caller is connected elsewhere; the other side sees the number that was dialled."""
+    def transfer(self, facts: CallFacts) -> Transfer | None:
+        """How the other side of this call is connected elsewhere; who is called there sees our number."""
+        ours = facts.to if facts.direction == "inbound" else facts.from_
         carrier = self._rules.carrier_of(facts.org_id)
         if carrier is None:
             return None
 
         async def transfer(to: str) -> None:
             try:
-                target = twiml.dial(reported(to), facts.to, self._rules.forward_url())
+                target = twiml.dial(reported(to), ours, self._rules.forward_url())
                 await carrier.redirect(facts.call_id, target)
             except CarrierError as error:
                 raise TransferFailed(str(error)) from error

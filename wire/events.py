@@ -65,8 +65,15 @@ class ToolCallRecord(msgspec.Struct):
     type: str = "function"
 
 
+class CallDialing(CallEvent, tag="call.dialing", kw_only=True):
+    """The carrier has taken a call that the agent makes. First frame of that call; no media yet."""
+
+    from_: str = msgspec.field(name="from")
+    to: str
+
+
 class CallEnded(CallEvent, tag="call.ended", kw_only=True):
-    """Last frame of a call."""
+    """Last frame of a call. `error` and `code` only where a dial failed, for whoever wants to know why."""
 
     reason: str
     from_: str = msgspec.field(name="from")
@@ -77,6 +84,8 @@ class CallEnded(CallEvent, tag="call.ended", kw_only=True):
     duration_seconds: float
     started_at: float
     ended_at: float
+    error: str | Maybe = UNSET
+    code: str | Maybe = UNSET
 
 
 class CallRinging(CallEvent, tag="call.ringing", kw_only=True):

@@ -38,15 +38,22 @@ from wire.commands import (
     Pong,
     RegistrationCommand,
 )
-from wire.events import CallEnded
 from wire.link_events import ErrorEvent
 
 log = structlog.get_logger(__name__)
 
 _RETRY_AFTER: Final = 5.0
 
-Slow = RegistrationCommand | Connect
-"""Commands that may wait for other connections or the store."""
+Slow = RegistrationCommand | Connect | CallDial
+"""Commands that may wait for other connections or the store, and those that may need what such a one does."""
+
+
+class Dials(Protocol):
+    """Whoever makes calls for agents."""
+
+    def dial(self, link: AgentLink, command: CallDial) -> None:
+        """Carry out one command. Neither blocks nor raises: what becomes of it is told in events."""
+        ...
 
 
 class Chatting(Protocol):
@@ -77,6 +84,8 @@ class AgentGateway:
         self._links: set[AgentLink] = set()
         self._admission = Admission(organisations, registry, clock, self._links)
         self._closed = False
+        self.dials: Dials | None = None
+        """None: this gateway makes no calls."""
 
     def __len__(self) -> int:
         """How many connections there are."""
@@ -126,9 +135,10 @@ class AgentGateway:
                 | ChannelRemove()
             ):
                 return command
+            case CallDial() if self.dials is not None:
+                # The number to call from may have been added a moment ago.
+                return command
             case _:
-                if isinstance(command, CallDial):
-                    link.deliver(_not_dialled(command))
                 name = event_name(command)
                 log.info("command_not_supported", connection=link.connection_id, command=name)
                 error = ErrorEvent(code="BAD_REQUEST", error=f"{name} is not supported by this gateway", command=name)
@@ -144,6 +154,10 @@ class AgentGateway:
                 await self._admission.connect_if_room(link, command)
                 continue
             if not link.connected:
+                continue
+            if isinstance(command, CallDial):
+                if self.dials is not None:
+                    self.dials.dial(link, command)
                 continue
             try:
                 await self._register(link, command)
@@ -204,21 +218,3 @@ class AgentGateway:
         agent = self.registry.find(AgentKey(call.org_id, call.slug))
         if agent is not None and agent.link is link:
             call.command(command)
-
-
-def _not_dialled(command: CallDial) -> CallEnded:
-    """Newer clients wait half a minute for a dialled call unless they are told of its end."""
-    return CallEnded(
-        agent_id=command.agent_id,
-        call_id=(call_id := f"dial_{secrets.token_hex(6)}"),
-        session_id=call_id,
-        reason="failed",
-        from_=command.from_,
-        to=command.to,
-        direction="outbound",
-        metadata=command.metadata,
-        messages=[],
-        duration_seconds=0,
-        started_at=0,
-        ended_at=0,
-    )

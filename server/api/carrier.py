@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import structlog
 from fastapi import APIRouter, Request, Response
 
+from server.dialling import Dialling
 from server.phone import Phone
 from transports.twilio import twiml
 from transports.twilio.signature import SIGNATURE_HEADER, Form, is_loopback, parse_form, verify_webhook
@@ -16,6 +17,7 @@ from transports.twilio.signature import SIGNATURE_HEADER, Form, is_loopback, par
 log = structlog.get_logger(__name__)
 
 MAX_BODY = 64 * 1024
+STATUS_PATH = "/twilio/status"
 FORWARD_PATH = "/twilio/forward-status"
 
 
@@ -69,7 +71,7 @@ async def _while_waited_for(request: Request, answer: Coroutine[None, None, str]
     return "" if answering.cancelled() else answering.result()
 
 
-def carrier_routes(door: CarrierDoor, phone: Phone) -> APIRouter:
+def carrier_routes(door: CarrierDoor, phone: Phone, dialling: Dialling) -> APIRouter:
     """The webhooks of one gateway."""
     routes = APIRouter()
 
@@ -95,11 +97,12 @@ def carrier_routes(door: CarrierDoor, phone: Phone) -> APIRouter:
         answer = await _while_waited_for(request, phone.ring(form))
         return Response(answer, media_type="text/xml")
 
-    @routes.post("/twilio/status")
+    @routes.post(STATUS_PATH)
     async def status(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
         form = await fields(request)
         if form is None:
             return Response(status_code=403)
+        dialling.status(request.query_params.get("dial", ""), form)
         phone.status(form)
         return Response(status_code=204)
 
