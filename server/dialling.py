@@ -23,7 +23,7 @@ from providers.errors import ProviderError
 from server.agents.agent import Agent
 from server.agents.channels import Refusal
 from server.agents.link import AgentLink
-from server.calls import Calls, ExpectedCall, SessionLayers
+from server.calls import Calls, ExpectedCall
 from server.dial import Dial
 from server.dial_order import DialRefused, Parties, layers, parties
 from server.dial_progress import Outcome
@@ -141,7 +141,7 @@ class Dialling:
             metadata=command.metadata,
         )
         try:
-            session = SessionLayers(layers(command, agent, who.channel), self._calls.resolve)
+            session = self._calls.session(agent.key.org_id, layers(command, agent, who.channel))
             return self._calls.expect(facts, session, MULAW_8K, rehearse=True)
         except (ConfigError, ProviderError) as error:
             raise DialRefused(str(error), error.code) from None

@@ -305,13 +305,3 @@ async def _answer_pings(client: Client) -> None:
     while (await client.receive_any())["event"] != "ping":
         pass
     await client.send("pong")
-
-
-async def test_a_dial_that_cannot_be_made_is_refused_at_once_instead_of_being_waited_for() -> None:
-    async with running() as rig:
-        client = await rig.agent("mara", NUMBER)
-        await client.send("call.dial", agent_id="mara", to="+12025550142", metadata={"order": 7})
-        ended = await client.receive()
-        assert (ended["event"], ended["reason"], ended["direction"]) == ("call.ended", "failed", "outbound")
-        assert (ended["agent_id"], ended["to"], ended["metadata"]) == ("mara", "+12025550142", {"order": 7})
-        assert (await client.receive())["code"] == "BAD_REQUEST"
