@@ -51,13 +51,16 @@ class DialRig:
 
 @asynccontextmanager
 async def dialling(
-    callee: Callee | None = None, numbers: tuple[str, ...] = (NUMBER,), config: Any = None, **options: Any
+    callee: Callee | None = None,
+    numbers: tuple[str, ...] = (NUMBER,),
+    config: dict[str, object] | None = None,
+    **options: Any,
 ) -> AsyncGenerator[DialRig]:
     """Everybody who is called behaves like `callee`; `options` are those of the phone rig."""
     twilio = SimulatedTwilioRest(callee=callee or Callee())
     twilio.own(*numbers)
     async with twilio.running():
-        account = {
+        account: dict[str, Any] = {
             "twilio_account_sid": twilio.account_sid,
             "twilio_auth_token": twilio.auth_token,
             "twilio_base_url": twilio.base_url,
@@ -66,7 +69,7 @@ async def dialling(
         async with running(**{**account, **options}) as rig:
             twilio.gateway = rig.http
             agent = await rig.connected()
-            said = {"voice": "elevenlabs:voice-1", "stt": "deepgram-flux", **(config or {})}
+            said: dict[str, object] = {"voice": "elevenlabs:voice-1", "stt": "deepgram-flux", **(config or {})}
             await agent.ask("agent.create", "agent.created", agent_id="mara", **said)
             for number in numbers:
                 await agent.ask("channel.add", "channel.added", agent_id="mara", type="phone", ref=number)

@@ -56,7 +56,7 @@ async def test_the_conversation() -> None:
     def model(_request: object) -> Reply:
         return Reply("Very well.")
 
-    llm = {"llm": "openai/gpt-4.1-mini", "prompt": "Be brief."}
+    llm: dict[str, object] = {"llm": "openai/gpt-4.1-mini", "prompt": "Be brief."}
     async with dialling(Callee(), config=llm, script=[Say("Yes I would like that.")], model=model) as it:
         telephone, sid = await it.talking(greeting=GREETING)
         await it.agent.told(sid, "bot.finished")
