@@ -44,6 +44,7 @@ from server.console.state import Pulse, agents_of
 from server.console.visitors import Visitors
 from server.dialling import Dialling, DialRules
 from server.engines import CallEngines, voice_source
+from server.logs import log_no_requests
 from server.metrics import Metrics
 from server.organisations.sources import OrganisationSources
 from server.phone import Phone, PhoneRules
@@ -304,6 +305,7 @@ def create_server(settings: Settings, keys: Keys, engines: CallEngines) -> Gatew
     def accept(request: WSUpgradeRequest, peer: str) -> WSListener | WSUpgradeResponseWithListener | None:
         return None if server.gateway is None else server.gateway.accept_stream(request, peer)
 
+    log_no_requests()
     config = uvicorn.Config(
         BehindProxies(Cors(app), settings.forwarded_allow_ips),
         host=settings.host,

@@ -8,6 +8,11 @@ import sys
 import structlog
 
 
+def log_no_requests() -> None:
+    """Whoever listens, the web server's log of requests stays empty: addresses carry tokens, keys and metadata."""
+    logging.getLogger("uvicorn.access").setLevel(logging.CRITICAL)
+
+
 def configure_logging(level: str, form: str) -> None:
     """`level` as in the settings, `form` console or json. Affects the whole process."""
     shared: list[structlog.types.Processor] = [

@@ -10,6 +10,7 @@ import secrets
 import string
 from collections import Counter
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Final, Literal
 
 import msgspec
@@ -91,7 +92,8 @@ class Tokens:
         now = self._clock.now()
         self._forget_expired(now)
         if self._per_agent and self._of_agent[key] >= self._per_agent:
-            raise TokenRefused(429, "RATE_LIMITED", "Too many unused tokens", {"Retry-After": str(TOKEN_LIFE_S)})
+            first = next(expires for agent, expires in self._unused.values() if agent == key)
+            raise TokenRefused(429, "RATE_LIMITED", "Too many unused tokens", {"Retry-After": str(ceil(first - now))})
         token = _PREFIXES[channel] + "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH))
         digest = token_digest(token)
         self._unused[digest] = (key, now + TOKEN_LIFE_S)

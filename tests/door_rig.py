@@ -99,7 +99,10 @@ async def opened(**settings: Any) -> AsyncGenerator[Door]:
 
 
 class Overheard(logging.Handler):
-    """Every line that anything in this process logs, at every level, as one text."""
+    """Every line that the gateway logs, at every level and to whichever logger, as one text."""
+
+    _CLIENTS = ("httpx2", "httpcore2", "websockets.client")
+    """The other end, which is this test."""
 
     def __init__(self) -> None:
         super().__init__(logging.NOTSET)
@@ -107,7 +110,8 @@ class Overheard(logging.Handler):
         self._structured: list[Any] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._lines.append(f"{self.format(record)} {record.__dict__}")
+        if not record.name.startswith(self._CLIENTS):
+            self._lines.append(f"{self.format(record)} {record.__dict__}")
 
     @property
     def text(self) -> str:
@@ -116,16 +120,18 @@ class Overheard(logging.Handler):
     @classmethod
     @asynccontextmanager
     async def everything(cls) -> AsyncGenerator[Overheard]:
-        """Listen from here on."""
+        """Listen from here on, at level debug."""
         heard = cls()
-        root = logging.getLogger()
-        level = root.level
-        root.addHandler(heard)
-        root.setLevel(logging.DEBUG)
+        loggers = [logging.getLogger(name) for name in (None, "uvicorn", "uvicorn.error", "uvicorn.access")]
+        level = loggers[0].level
+        loggers[0].setLevel(logging.DEBUG)
+        for logger in loggers:
+            logger.addHandler(heard)
         try:
             with capture_logs() as structured:
                 heard._structured = structured
                 yield heard
         finally:
-            root.removeHandler(heard)
-            root.setLevel(level)
+            for logger in loggers:
+                logger.removeHandler(heard)
+            loggers[0].setLevel(level)

@@ -42,6 +42,15 @@ async def test_an_agent_has_one_holder_until_it_is_released(store: Store) -> Non
     assert await store.claim_agent(MARA, "conn_2") == "conn_2"
 
 
+async def test_who_holds_an_agent_can_be_asked(store: Store) -> None:
+    assert await store.holder_of(MARA) == ""
+    await store.claim_agent(MARA, "conn_1")
+    assert await store.holder_of(MARA) == "conn_1"
+    assert await store.holder_of(STRANGER) == ""
+    await store.release_agent(MARA, "conn_1")
+    assert await store.holder_of(MARA) == ""
+
+
 async def test_only_the_holder_that_was_meant_is_replaced(store: Store) -> None:
     await store.claim_agent(MARA, "conn_1")
     assert await store.claim_agent(MARA, "conn_3", replacing="conn_2") == "conn_1"
@@ -126,6 +135,17 @@ async def test_of_many_that_take_a_token_one_gets_it(store: Store) -> None:
     taken = await asyncio.gather(*(store.take_token("t") for _ in range(20)))
     assert [one for one in taken if one is not None] == [value]
     assert await store.take_token("t") is None
+
+
+async def test_a_token_that_was_seen_can_still_be_taken(store: Store) -> None:
+    assert await store.see_token("t") is None
+    await store.put_token("t", b"1", 60.0)
+    assert await store.see_token("t") == await store.see_token("t") == b"1"
+    assert await store.take_token("t") == b"1"
+    assert await store.see_token("t") is None
+    await store.put_token("short", b"1", 0.05)
+    await asyncio.sleep(0.06)
+    assert await store.see_token("short") is None
 
 
 async def test_a_token_is_worth_nothing_when_its_time_is_over(store: Store) -> None:

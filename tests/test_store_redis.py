@@ -49,6 +49,16 @@ async def test_a_holder_on_another_living_node_cannot_be_replaced(nodes: tuple[N
     assert await other.claim_agent(MARA, "conn_2") == "conn_2"
 
 
+async def test_who_holds_an_agent_is_known_everywhere_until_its_node_is_gone(redis_server: RedisServer) -> None:
+    times = replace(QUICK, lease=0.3, renew=0.05)
+    async with node(redis_server, QUICK) as other, node(redis_server, times) as one:
+        await one.claim_agent(MARA, "conn with a space")
+        assert await other.holder_of(MARA) == "conn with a space"
+        one.crash()
+        await eventually(lambda: len(redis_server.ask("KEYS", "vg:node:*").split()) == 1)
+        assert await other.holder_of(MARA) == ""
+
+
 async def test_an_agent_on_another_living_node_is_not_pushed_off_its_number(nodes: tuple[Node, Node]) -> None:
     one, other = nodes
     assert await one.claim_number(NUMBER, MARA) == MARA

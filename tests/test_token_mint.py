@@ -8,6 +8,8 @@ from urllib.parse import quote
 
 import httpx2
 import pytest
+from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from server.store.base import AgentKey
 from server.tokens import TokenRefused
@@ -19,6 +21,8 @@ from tests.door_rig import (
     Door,
     opened,
 )
+from tests.redis_server import RedisServer, eventually
+from tests.redis_server import redis_server as redis_server
 from tests.virtual_time import event_loop_policy as event_loop_policy
 
 PUBLIC_URL = "https://voice.example.org"
@@ -350,6 +354,42 @@ async def test_the_mint_of_the_first_sdks_answers_the_same(door: Door) -> None:
     for body in (b"", b"[]", b'{"agent_id":5}', b'{"agent_id":""}', b"[" * 9000, b"\xff\xfe", b'{"agent_id":"a,b"}'):
         refused(await door.http.post(url, content=body, headers=key), 400, "BAD_REQUEST")
     refused(await door.http.post(url, content=b"x" * 20_000, headers=key), 413, "TOO_LARGE")
+
+
+@pytest.mark.proves("row-190")
+async def test_a_gateway_without_the_agent_mints_a_token_for_the_one_that_has_it(redis_server: RedisServer) -> None:
+    shared = {"redis_url": SecretStr(redis_server.url), "public_url": PUBLIC_URL}
+    async with opened(**shared) as here, opened(**shared) as there:
+        for door in (here, there):
+            await eventually(lambda door=door: door.gateway.ready)
+        await there.agent()
+        token = minted(await here.mint())
+        assert (await there.gateway.tokens.consume("webrtc", token, None, "mara")).agent == MARA
+        refused(await here.mint(key=KEY_B), 404, "AGENT_OFFLINE")
+        refused(await here.page(APP), 404, "AGENT_OFFLINE")
+        minted(await there.page(APP))
+        redis_server.kill()
+        for answer in (await there.mint(), await there.page(APP)):
+            refused(answer, 503, "STORE_UNAVAILABLE")
+            assert answer.headers["retry-after"] == "5"
+
+
+async def test_patterns_that_mean_nothing_are_told_in_the_log_when_the_agent_registers(door: Door) -> None:
+    with capture_logs() as lines:
+        await door.agent(origins=(APP, "https://*", "*.site.com"))
+    (told,) = [line for line in lines if line["event"] == "allowed_origins_ignored"]
+    assert (told["org"], told["agent"], told["count"]) == ("org_a", "mara", 2)
+    assert told["first"] == ["https://*", "*.site.com"]
+    minted(await door.page(APP))
+    refused(await door.page("https://a.site.com"), 403, "ORIGIN_NOT_ALLOWED")
+
+
+async def test_an_agent_that_comes_back_allows_what_it_says_then(door: Door) -> None:
+    client = await door.agent()
+    created = await client.ask("agent.create", agent_id="mara", allowed_origins=["https://new.example"])
+    assert created["event"] == "agent.created"
+    refused(await door.page(APP), 403, "ORIGIN_NOT_ALLOWED")
+    minted(await door.page("https://new.example"))
 
 
 # --- where to come back to ---

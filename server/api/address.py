@@ -55,6 +55,6 @@ def origin_of_address(address: str) -> Origin | None:
 
 
 def origin_sent(connection: HTTPConnection) -> str | None:
-    """The `Origin` header as it came, None if there is none. Several make one text that is no origin."""
+    """The `Origin` header, None if there is none. Several make one text that is no origin."""
     sent = connection.headers.getlist("origin")
-    return ", ".join(sent) if sent else None
+    return ", ".join(text.strip() for text in sent) if sent else None

@@ -79,7 +79,7 @@ def _allowed(rule: _Rule, headers: Headers) -> dict[str, str]:
         return {"Access-Control-Allow-Origin": "*"}
     origins = headers.getlist("origin")
     # No browser sends two; whoever does is no page that could read the answer.
-    origin = {"Access-Control-Allow-Origin": origins[0]} if len(origins) == 1 else {}
+    origin = {"Access-Control-Allow-Origin": origins[0].strip()} if len(origins) == 1 else {}
     return {**origin, "Vary": "Origin"}
 
 
