@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from http import HTTPStatus
@@ -56,6 +57,8 @@ class Dial:
     public_url: str | None = None
     account_sid: str = "AC" + "0" * 32
     call_sid: str = field(default_factory=lambda: "CA" + token_hex(16))
+    fields: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Further fields of the webhook, such as those of a SIP call."""
 
     def signature(self, url: str, form: dict[str, str]) -> dict[str, str]:
         """The header that signs a request; empty without a token."""
@@ -85,6 +88,7 @@ async def place_call(dial: Dial) -> Answer:
         "CallStatus": "ringing",
         "ApiVersion": "2010-04-01",
         "Direction": "inbound",
+        **dial.fields,
     }
     headers = dial.signature(f"{dial.public_url or dial.gateway}/twilio/voice", form)
     try:

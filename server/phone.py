@@ -7,6 +7,7 @@ media stream; the stream's one-time secret turns that into a call. A call that n
 from __future__ import annotations
 
 import asyncio
+import functools
 import hmac
 import secrets
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from transports.twilio import twiml
 from transports.twilio.line import StreamStart
 from transports.twilio.numbers import reported
 from transports.twilio.rest import CarrierError
+from transports.twilio.sip import sip_metadata
 from wire.errors import ConfigError
 
 log = structlog.get_logger(__name__)
@@ -105,10 +107,8 @@ class Phone:
         refusal = self._refusal(call_id, "")
         if refusal is not None:
             return refusal
-        routed = await self._router.route_soon(to, caller, AGENT_PATIENCE)
-        org_id = routed.agent.key.org_id if isinstance(routed, Routed) else ""
-        if org_id and not self._rules.may_ring(form.get("AccountSid", ""), org_id):
-            routed = Nobody("foreign_account")
+        may_ring = functools.partial(self._rules.may_ring, form.get("AccountSid", ""))
+        routed = await self._router.route_soon(to, caller, AGENT_PATIENCE, may_ring)
         if isinstance(routed, Nobody):
             return self._unanswered(call_id, routed.reason)
         # Others may have rung while this one waited for its agent.
@@ -116,7 +116,7 @@ class Phone:
         if refusal is not None:
             return refusal
         try:
-            ringing = self._expect(call_id, caller, to, routed)
+            ringing = self._expect(form, routed)
         except (ConfigError, ProviderError) as error:
             log.warning("call_refused", call_id=call_id, agent=routed.agent.key.slug, error=str(error))
             return twiml.reject()
@@ -175,7 +175,8 @@ class Phone:
             return twiml.reject("busy")
         return None
 
-    def _expect(self, call_id: str, caller: str, to: str, routed: Routed) -> _Ringing:
+    def _expect(self, form: Mapping[str, str], routed: Routed) -> _Ringing:
+        call_id = form["CallSid"]
         again = self._ringing.get(call_id)
         if again is not None:
             self._forget(again)
@@ -184,11 +185,11 @@ class Phone:
             call_id=call_id,
             org_id=key.org_id,
             slug=key.slug,
-            from_=reported(caller),
-            to=reported(to),
+            from_=reported(form.get("From", "")),
+            to=reported(form["To"]),
             direction="inbound",
             transport="phone",
-            metadata={},
+            metadata=sip_metadata(form),
         )
         session = self._calls.session(key.org_id, [routed.agent.layer, routed.channel.layer])
         expected = self._calls.expect(facts, session, MULAW_8K)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -79,15 +79,25 @@ class Routed:
     channel: Channel
 
 
+OfOrg = Callable[[str], bool]
+
+
+def any_org(_org_id: str) -> bool:
+    """The call may be for anybody."""
+    return True
+
+
 class Router:
     """Finds the agent for a phone call."""
 
     def __init__(self, registry: AgentRegistry) -> None:
         self._registry = registry
 
-    def route(self, to: str, caller: str) -> Routed | Wait | Nobody:
-        """Decide now. Numbers and addresses in any spelling."""
-        key, on_number = self._registry.numbers.called(to)
+    def route(self, to: str, caller: str, of_org: OfOrg = any_org) -> Routed | Wait | Nobody:
+        """Decide now. Numbers and addresses in any spelling. `of_org` says whose agents the call may be for."""
+        key, on_number = self._registry.numbers.called(to, of_org)
+        if on_number and not any(of_org(one.org_id) for one in on_number):
+            return Nobody("foreign_account")
         found = [agent for one in on_number if (agent := self._registry.find(one)) is not None]
         candidates = [Candidate(one.key, one.online, one.offline_since, one.callers) for one in found]
         decision = decide(candidates, normalise(caller), self._registry.clock.now())
@@ -96,10 +106,10 @@ class Router:
         agent = next(one for one in found if one.key == decision.agent)
         return Routed(agent, agent.channels[key])
 
-    async def route_soon(self, to: str, caller: str, patience: float) -> Routed | Nobody:
+    async def route_soon(self, to: str, caller: str, patience: float, of_org: OfOrg = any_org) -> Routed | Nobody:
         """Decide, waiting at most `patience` seconds for an agent that dropped a moment ago."""
-        decision = self.route(to, caller)
+        decision = self.route(to, caller, of_org)
         if isinstance(decision, Wait):
             await self._registry.returned(decision.agent, patience)
-            decision = self.route(to, caller)
+            decision = self.route(to, caller, of_org)
         return Nobody("agent_offline") if isinstance(decision, Wait) else decision

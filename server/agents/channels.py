@@ -5,7 +5,7 @@ A channel is echoed to the client exactly as it was written, and compared by its
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from server.store.base import AgentKey
@@ -123,17 +123,23 @@ class Numbers:
     def __iter__(self) -> Iterator[tuple[str, list[AgentKey]]]:
         return iter([(key, list(agents)) for key, agents in self._on.items()])
 
-    def called(self, raw: str) -> tuple[str, list[AgentKey]]:
+    def called(self, raw: str, of_org: Callable[[str], bool] = lambda _: True) -> tuple[str, list[AgentKey]]:
         """The key that a dialled number or address means, and who is on it.
 
-        A SIP address that is on no list also finds the only one with the same user part (behaviour §3.2).
+        A SIP address that is on no list also finds the only one with the same user part (behaviour §3.2), or the number
+        that this part is, among the organisations that `of_org` says the call may be for.
         """
         key = normalise(raw)
         agents = self._on.get(key)
-        if agents is None and is_sip(raw):
-            user = key.partition("@")[0] + "@"
-            alike = [known for known in self._on if known.startswith(user)]
-            if user != "@" and len(alike) == 1:
+        user = key.partition("@")[0] if is_sip(raw) else ""
+        if agents is None and user:
+            number = normalise(user)
+            alike = [
+                known
+                for known, on in self._on.items()
+                if (known.startswith(user + "@") or known == number) and any(of_org(agent.org_id) for agent in on)
+            ]
+            if len(alike) == 1:
                 key = alike[0]
                 agents = self._on[key]
         return key, list(agents or ())
