@@ -9,7 +9,8 @@ from enum import IntEnum
 from typing import Final
 
 DEFAULT_ORG = "org_main"
-_PUBLISHABLE: Final = "pk_publishable_"
+PUBLISHABLE: Final = "pk_publishable_"
+"""How keys for web pages begin."""
 
 
 class Source(IntEnum):
@@ -42,15 +43,15 @@ class Keys:
 
         A publishable key is seen by every browser, so it opens nothing here.
         """
-        return None if key.startswith(_PUBLISHABLE) else self.owner(digest_of(key))
+        return None if key.startswith(PUBLISHABLE) else self.owner(digest_of(key))
 
     def publishable_org(self, key: str) -> str | None:
         """The organisation that a publishable key names, None for anything else. It proves nothing of who shows it."""
-        return self.owner(digest_of(key)) if key.startswith(_PUBLISHABLE) else None
+        return self.owner(digest_of(key)) if key.startswith(PUBLISHABLE) else None
 
     def may_be_unread(self, key: str) -> bool:
         """Whether a secret key that is not known may stand where nobody could look yet."""
-        return bool(self.awaited) and not key.startswith(_PUBLISHABLE)
+        return bool(self.awaited) and not key.startswith(PUBLISHABLE)
 
     def owner(self, digest: bytes) -> str | None:
         """The organisation of the key with that digest. Takes the same time whatever is found, and where."""

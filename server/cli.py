@@ -1,4 +1,4 @@
-"""The command line: `voice-gateway serve | demo | call`."""
+"""The command line: `voice-gateway serve | demo | call | keys | check`."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ def main() -> None:
     call.add_argument("--say", action="append", default=[], help="a line to speak; may be repeated, one an answer")
     call.add_argument("--wav", type=Path, action="append", default=[], help="a WAV file (16-bit) to speak first")
     call.add_argument("--record", type=Path, help="write the call as a stereo WAV")
+    _describe_keys(commands.add_parser("keys", help="make, list and revoke API keys (API_KEYS_FILE, else Redis)"))
+    check = commands.add_parser("check", help="is everything there that calls need, and what to do where it is not")
+    check.add_argument("--json", action="store_true", help="for programs")
     options = parser.parse_args()
     try:
         code = _run(options)
@@ -40,12 +43,33 @@ def main() -> None:
     sys.exit(code)
 
 
+def _describe_keys(keys: argparse.ArgumentParser) -> None:
+    actions = keys.add_subparsers(dest="action", required=True)
+    make = actions.add_parser("make", help="make a key; it is shown this once")
+    make.add_argument("--org", default="org_main", help="the organisation it opens (default: org_main)")
+    make.add_argument("--name", default="", help="what it is for, such as 'laptop of Ana'")
+    make.add_argument("--publishable", action="store_true", help="a key for web pages, which opens nothing by itself")
+    listing = actions.add_parser("list", help="show which keys there are; never the keys themselves")
+    listing.add_argument("--org", default="", help="of this organisation only")
+    listing.add_argument("--json", action="store_true", help="for programs")
+    revoke = actions.add_parser("revoke", help="revoke a key: sockets opened with it are closed within seconds")
+    revoke.add_argument("key", help="the key, its preview (pk_ab12…9f3e), its name, or the beginning of its SHA-256")
+
+
 def _run(options: argparse.Namespace) -> int:
     match options.command:
         case "serve":
             return _serve(quiet=options.quiet)
         case "demo":
             return _demo(options.wav)
+        case "keys":
+            from server.keys_command import run_keys_command
+
+            return run_keys_command(options, _settings())
+        case "check":
+            from server.check.command import run_check_command
+
+            return run_check_command(options, _settings)
         case _:
             return _call(options)
 

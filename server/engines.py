@@ -26,6 +26,7 @@ from providers.deepgram.nova import NovaSpeechToText
 from providers.elevenlabs import ElevenLabsAccess, ElevenLabsSpeech
 from providers.errors import KeyRequired
 from providers.local.espeak import EspeakSpeech
+from providers.local.models import SILERO_VAD, SMART_TURN, model_path
 from providers.local.smart_turn import SmartTurn
 from providers.local.sphinx import LocalSpeechToText, check_grammar
 from providers.local.sphinx_process import aclose_shared
@@ -83,6 +84,12 @@ def check(config: CallConfig) -> None:
             check_grammar(config.stt.grammar)
         except ValueError as error:
             raise ConfigError("stt.grammar", str(error)) from None
+
+
+def check_models() -> None:
+    """Raises ProviderError when files of the built-in models are missing."""
+    for name in (SILERO_VAD, SMART_TURN):
+        model_path(name)
 
 
 @dataclass(frozen=True, slots=True)

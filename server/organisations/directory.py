@@ -28,6 +28,10 @@ class Organisations:
         """That organisation."""
         return self._all.get(org_id) or Organisation(org_id)
 
+    def all(self) -> list[Organisation]:
+        """Every organisation that a source describes."""
+        return list(self._all.values())
+
     def limits(self, org_id: str) -> Limits:
         """How much it may do at one time."""
         return self.of(org_id).limits

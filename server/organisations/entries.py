@@ -76,7 +76,7 @@ class OrganisationEntry(msgspec.Struct, forbid_unknown_fields=True, omit_default
     keys: list[str | KeyEntry] = []
     credentials: dict[str, _Secret] = {}
     twilio: TwilioEntry | None = None
-    limits: LimitsEntry = msgspec.field(default_factory=LimitsEntry)
+    limits: LimitsEntry | None = None
 
 
 Document = dict[str, OrganisationEntry]
@@ -163,7 +163,7 @@ def known_key(org_id: str, entry: KeyEntry, number: int = 1) -> KnownKey:
 
 def organisation(org_id: str, entry: OrganisationEntry) -> Organisation:
     """What an entry says beside its keys."""
-    limits, twilio = entry.limits, entry.twilio
+    limits, twilio = entry.limits or LimitsEntry(), entry.twilio
     return Organisation(
         org_id=org_id,
         name=entry.name,

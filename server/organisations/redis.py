@@ -74,6 +74,11 @@ class OrganisationsRedis:
                 before = roll
             await asyncio.sleep(LOOK_SECONDS)
 
+    @property
+    def complaints(self) -> Mapping[str, str]:
+        """What is wrong with organisations, as of the last time they were read."""
+        return self._told
+
     async def load(self) -> Roll:
         """All that is there. Raises RedisUnavailable."""
         return await self._within_deadline(self._load())
