@@ -34,6 +34,8 @@ from server.api.console import ConsoleParts, console_routes
 from server.api.cors import Cors
 from server.api.errors import answer_errors
 from server.api.health import health_routes
+from server.api.openapi import describe_truly
+from server.api.sdk import Pace, SdkDesk, sdk_routes
 from server.api.tokens import MintRates, TokenDesk, token_routes
 from server.auth import DEFAULT_ORG, Keys
 from server.calls import CallRules, Calls
@@ -145,6 +147,12 @@ class Gateway:
         asked = Rates(settings.agent_info_per_ip, settings.agent_info_per_ip)
         routes.include_router(agent_info_routes(self.registry, asked, numbers=settings.agent_info_numbers))
         return routes
+
+    def sdk_routes(self) -> APIRouter:
+        """What SDKs and their command line ask."""
+        pace = Pace(self.settings.api_requests_per_second)
+        parts = (self.registry, self.organisations, self.supply, self.carriers, self.access)
+        return sdk_routes(SdkDesk(*parts, pace))
 
     def listens_on(self, port: int) -> None:
         """The port that was really taken; without `PUBLIC_URL` it is part of our address."""
@@ -278,10 +286,12 @@ def create_server(settings: Settings, keys: Keys, engines: CallEngines) -> Gatew
         gateway = server.gateway = Gateway(settings, sources, engines, music)
         app.include_router(health_routes(gateway))
         app.include_router(chat_routes(ChatDoor(gateway.chats, gateway.tokens, gateway.clock)))
-        app.include_router(carrier_routes(gateway.carrier_door(), gateway.phone, gateway.dialling))
+        carrier = carrier_routes(gateway.carrier_door(), gateway.phone, gateway.dialling)
+        app.include_router(carrier, include_in_schema=False)
         app.include_router(gateway.token_routes())
+        app.include_router(gateway.sdk_routes())
         if settings.console:
-            app.include_router(console_routes(gateway.console_parts()))
+            app.include_router(console_routes(gateway.console_parts()), include_in_schema=False)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(gateway.run(), name="gateway")
             yield
@@ -292,10 +302,10 @@ def create_server(settings: Settings, keys: Keys, engines: CallEngines) -> Gatew
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        openapi_url=None,
         redirect_slashes=False,  # a client of an API does not follow, and may lose its key if it does
     )
     answer_errors(app)
+    describe_truly(app)
 
     @app.websocket("/client")
     async def client(websocket: WebSocket) -> None:  # pyright: ignore[reportUnusedFunction]

@@ -54,6 +54,7 @@ class Settings(BaseSettings):
     key_tokens_per_org: int = Field(default=600, ge=0)
     unused_tokens_per_agent: int = Field(default=1000, ge=0)
     agent_info_per_ip: int = Field(default=60, ge=0)
+    api_requests_per_second: int = Field(default=20, ge=0)
     agent_info_numbers: bool = True
     ringing_timeout_ms: int = Field(default=5000, ge=0, le=9000)
     agent_grace_seconds: float = Field(default=20, ge=0, le=600)

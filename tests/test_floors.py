@@ -11,7 +11,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = ("wire", "providers", "pipelines", "transports", "server")
 """From the ground up."""
-SHARED_PROVIDERS = ("providers.base", "providers.errors", "providers.catalogues.catalogue")
+SHARED_PROVIDERS = (
+    "providers.base",
+    "providers.errors",
+    "providers.catalogues.catalogue",
+    "providers.catalogues.languages",
+)
 """What other floors may know of providers."""
 COMPOSERS = ("server/app.py", "server/engines.py")
 """The only modules outside `providers` that know a vendor."""

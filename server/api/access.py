@@ -58,6 +58,11 @@ class Access:
             raise ApiError(401, "UNAUTHORIZED", "Invalid API key", {"WWW-Authenticate": "Bearer"})
         return org_id
 
+    def org_if_shown(self, connection: HTTPConnection) -> str:
+        """For routes that need no key: the organisation of a good one, "" for anything else, which is no offence."""
+        keys = keys_shown(connection)
+        return (self._keys.org_of(next(iter(keys))) or "") if len(keys) == 1 else ""
+
     def publishable_org(self, keys: frozenset[str]) -> str | None:
         """The organisation that the one shown key names if it is a publishable one: no more than a hint."""
         return self._keys.publishable_org(next(iter(keys))) if len(keys) == 1 else None
