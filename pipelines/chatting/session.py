@@ -200,7 +200,7 @@ class ChatSession:
             self._requester.failed("The conversation has ended")
         elif len(text) > MAX_TEXT:
             self._requester.failed(f"A message may have {MAX_TEXT} characters")
-        elif len(self._waiting) >= MAX_WAITING:
+        elif len(self._waiting) >= MAX_WAITING + (self._turn is None):
             self._requester.failed("Too many messages at once: wait for the answer")
         elif self._messages >= MAX_MESSAGES:
             self._requester.failed("This conversation is too long: begin a new one")

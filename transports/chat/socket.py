@@ -77,7 +77,8 @@ async def _read(websocket: WebSocket, page: ChatPage, life: _Life) -> None:
     while True:
         message = await websocket.receive()
         if message["type"] == "websocket.disconnect":
-            page.gone(int(message.get("code") or 1005))
+            # The web server calls a lost connection 1005, too; only what a peer closed has a reason, be it empty.
+            page.gone(int(message.get("code") or 1005) if "reason" in message else 1006)
             return
         life.heard()
         page.receive(message.get("text") or "", life.at)
