@@ -100,7 +100,7 @@ def answer_errors(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def failed(connection: HTTPConnection, error: Exception) -> JsonAnswer:  # pyright: ignore[reportUnusedFunction]
         # The web server logs the error itself, with its trace; this is the line that says which route it was.
-        log.error("request_failed", path=connection.url.path, error=type(error).__name__)
+        log.error("request_failed", path=connection.scope["path"], error=type(error).__name__)
         text = f"{HTTPStatus.INTERNAL_SERVER_ERROR.phrase}; the gateway's log says why"
         return ApiError(500, "INTERNAL_ERROR", text).answer()
 

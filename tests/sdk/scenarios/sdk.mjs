@@ -6,7 +6,7 @@ import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 
 const entry = join(process.env.SDK, "dist", "index.js");
-const sdk = await import(pathToFileURL(entry).href);
+export const sdk = await import(pathToFileURL(entry).href);
 
 // Node has no global WebSocket before 22 and 0.1.x wants one when it connects. Set after the import: later eras have
 // looked by then, and stay on their own `ws`.
