@@ -163,8 +163,6 @@ class Chats:
         agent = self._registry.find(key)
         if agent is None or not agent.online:
             raise ChatRefused("AGENT_OFFLINE", f"Agent '{name[:128] or key.slug}' is not online")
-        if self.full:
-            raise ChatRefused("SERVER_AT_CAPACITY", "The gateway has no room for another conversation")
         return agent
 
     def _begin(
@@ -174,6 +172,12 @@ class Chats:
         metadata: Metadata,
         who: tuple[Requester, ThreadKey | None, list[CallMessage]],
     ) -> ChatSession:
+        if self.full:
+            raise ChatRefused("SERVER_AT_CAPACITY", "The gateway has no room for another conversation")
+        limit = self._supply.limits(agent.key.org_id).chats
+        if 0 < limit <= sum(chat.org_id == agent.key.org_id for chat in self._live.values()):
+            log.warning("organisation_at_capacity", org=agent.key.org_id, what="chats", limit=limit)
+            raise ChatRefused("SERVER_AT_CAPACITY", "This organisation has no room for another conversation")
         requester, thread, said = who
         facts = CallFacts(
             call_id=call_id,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from providers.catalogues.catalogue import CatalogueVoice
 from server.engines import CallEngines, Engines, check
 from server.organisations.directory import Organisations
+from server.organisations.roll import Limits
 from server.settings import Settings
 from server.voices import Voices
 from wire.config import CallConfig
@@ -28,6 +29,10 @@ class Supply:
     def engines(self, org_id: str) -> CallEngines:
         """The vendors, asked with this organisation's keys where it has its own."""
         return self._engines.with_keys(self._organisations.of(org_id).credentials)
+
+    def limits(self, org_id: str) -> Limits:
+        """How much this organisation may have at one time."""
+        return self._organisations.limits(org_id)
 
     def resolve(self, org_id: str, layers: Sequence[Layer]) -> CallConfig:
         """What a call on these layers would run on. Raises `ConfigError` for what could not serve one."""

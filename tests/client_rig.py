@@ -92,6 +92,7 @@ class Rig:
     gateway: AgentGateway
     registry: AgentRegistry
     router: Router
+    organisations: Organisations
 
     def open(self, **options: Any) -> connect:
         return connect(self.url, max_size=None, **options)
@@ -134,7 +135,8 @@ async def goodbye(client: Client) -> None:
 async def running(links: LinkTimes | None = None, agents: RegistryTimes | None = None) -> AsyncGenerator[Rig]:
     registry = new_registry(agents)
     keys = Keys([("org_main", KEY), ("org_two", OTHER_KEY)])
-    gateway = AgentGateway(Organisations(keys), registry, registry.clock, links)
+    organisations = Organisations(keys)
+    gateway = AgentGateway(organisations, registry, registry.clock, links)
 
     async def client(websocket: WebSocket) -> None:
         await serve_agent(websocket, gateway)
@@ -162,7 +164,7 @@ async def running(links: LinkTimes | None = None, agents: RegistryTimes | None =
             await asyncio.sleep(0.005)
         port = server.servers[0].sockets[0].getsockname()[1]
         try:
-            yield Rig(f"ws://127.0.0.1:{port}/client", gateway, registry, Router(registry))
+            yield Rig(f"ws://127.0.0.1:{port}/client", gateway, registry, Router(registry), organisations)
         finally:
             server.should_exit = True
             await serving

@@ -132,13 +132,13 @@ class Rig:
     def http(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    async def connected(self, key: str = KEY) -> Agent:
+    async def connected(self, key: str = KEY, org_id: str = "org_main") -> Agent:
         """A connection that has shown its key."""
         socket = await self.stack.enter_async_context(connect(f"ws://127.0.0.1:{self.port}/client", max_size=None))
         agent = Agent(socket)
         listening = asyncio.create_task(agent.listen())
         self.stack.callback(listening.cancel)
-        assert (await agent.ask("connect", "connected", api_key=key))["org_id"] == "org_main"
+        assert (await agent.ask("connect", "connected", api_key=key))["org_id"] == org_id
         return agent
 
     async def agent(self, agent_id: str = "mara", *numbers: str, **config: object) -> Agent:
