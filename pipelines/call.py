@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
+from dataclasses import replace
 from enum import Enum, auto
 
 import structlog
@@ -25,6 +26,7 @@ from pipelines.listening.turn import TurnMachine
 from pipelines.metering import LevelListener, Metering
 from pipelines.parts import CallFacts, CallParts
 from pipelines.session import Organs, Session
+from pipelines.soundtrack import Soundtrack
 from pipelines.speaking.mouth import Mouth
 from pipelines.speaking.music import Music
 from pipelines.speaking.orders import Orders
@@ -65,7 +67,8 @@ class Call:
 
     def __init__(self, facts: CallFacts, config: CallConfig, parts: CallParts) -> None:
         self._facts = facts
-        self._parts = parts
+        self.soundtrack = Soundtrack(parts.medium, parts.clock)
+        self._parts = parts = replace(parts, medium=self.soundtrack)
         self._session = Session(config, parts)
         self._clock = parts.clock
         self.state = CallState.NEW
@@ -178,11 +181,11 @@ class Call:
             return
         started = self.state is not CallState.NEW
         self.state = CallState.ENDED
-        try:
-            if started:
-                self._settle()
-        except Exception:  # noqa: BLE001 - whatever is broken in this call, it must end and its agent must hear of it
-            self._log.exception("call_not_settled")
+        for settle in (self._settle, self._tell_recording) if started else ():
+            try:
+                settle()
+            except Exception:  # noqa: BLE001 - whatever is broken in this call, it must end and its agent must hear of it
+                self._log.exception("call_not_settled")
         try:
             if started:
                 times = (self._started_at, self._clock.wall())
@@ -218,10 +221,12 @@ class Call:
 
     def on_audio(self, audio: bytes) -> None:
         """The caller's audio."""
+        self.soundtrack.heard(audio)
         self._ears.hear(audio)
 
     def on_mark(self, name: str) -> None:
         """The carrier played up to there."""
+        self.soundtrack.echoed(name)
         self._mouth.on_mark(name)
 
     def on_digit(self, digit: str) -> None:
@@ -315,6 +320,7 @@ class Call:
         self._tasks = tasks
         self.state = CallState.LIVE
         self._started_at = self._clock.wall()
+        self.soundtrack.begin()
         self._watch.start(self._clock.now())
         if self._session.config.warnings:
             self._log.warning("call_config", notes="; ".join(self._session.config.warnings))
@@ -328,8 +334,9 @@ class Call:
         self._log.info("call_started", transport=self._facts.transport, direction=self._facts.direction)
 
     def _meter(self) -> None:
-        """Listen in on ears and mouth for what the settings ask to be told."""
+        """Listen in on ears, mouth and line for what the settings ask to be told."""
         self._metering.configure(self._session.config)
+        self.soundtrack.configure(self._session.config)
         self._ears.meter(self._metering.user)
         self._mouth.sound = self._metering.bot
 
@@ -341,6 +348,7 @@ class Call:
             self._greeting.beat(now)
             self._orders.beat(now)
             self._metering.beat(now)
+            self.soundtrack.beat(now)
             reason = self._watch.beat(now)
         except Exception:  # noqa: BLE001 - without a beat the call would be mute, and never end
             self._failed()
@@ -358,6 +366,12 @@ class Call:
         self._attention.close()
         self._mouth.clear()
         self._dialogue.finish(*self._machine.unfinished)
+
+    def _tell_recording(self) -> None:
+        """The call has had its last sound: whoever listens is told, and the agent gets what was recorded."""
+        recording = self.soundtrack.end()
+        if recording is not None:
+            self.events.publish(recording)
 
     def _is_busy(self) -> bool:
         """True while silence is nobody's fault."""

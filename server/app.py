@@ -34,6 +34,7 @@ from server.api.console import ConsoleParts, console_routes
 from server.api.cors import Cors
 from server.api.errors import answer_errors
 from server.api.health import health_routes
+from server.api.live import live_routes
 from server.api.openapi import describe_truly
 from server.api.sdk import Pace, SdkDesk, sdk_routes
 from server.api.tokens import MintRates, TokenDesk, token_routes
@@ -46,6 +47,7 @@ from server.console.state import Pulse, agents_of
 from server.console.visitors import Visitors
 from server.dialling import Dialling, DialRules
 from server.engines import CallEngines, voice_source
+from server.live import LiveListening
 from server.logs import log_no_requests
 from server.metrics import Metrics
 from server.organisations.sources import OrganisationSources
@@ -99,6 +101,8 @@ class Gateway:
         self.calls = Calls(self.registry, self.supply, rules, self.metrics)
         self.chats = Chats(self.registry, self.supply, self.metrics, settings.max_concurrent_chats)
         self.agents.chats = self.chats
+        self.listening = LiveListening(self.calls.find, self.organisations.keys.org_of)
+        self.organisations.keys.on_change(self.listening.recheck)
         self.phone = Phone(self.calls, self._phone_rules())
         self.dialling = Dialling(self.calls, self._dial_rules(), self.metrics.ended)
         self.agents.dials = self.dialling
@@ -292,6 +296,8 @@ def create_server(settings: Settings, keys: Keys, engines: CallEngines) -> Gatew
         app.include_router(gateway.sdk_routes())
         if settings.console:
             app.include_router(console_routes(gateway.console_parts()), include_in_schema=False)
+            app.include_router(console_routes(gateway.console_parts()))
+        app.include_router(live_routes(gateway.listening, gateway.access))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(gateway.run(), name="gateway")
             yield

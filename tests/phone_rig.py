@@ -26,6 +26,8 @@ from tests.simulators.openai import OpenAiSimulator, Reply
 from tests.speech import say_mulaw, silence_mulaw
 
 KEY = "pk_test_phone_rig_0001"
+OTHER_KEY = "pk_test_phone_rig_0002"
+"""Of another organisation, `org_two`."""
 NUMBER = "+13186330963"
 PATIENCE = 20.0
 MAX_LEAD_MS = 200
@@ -225,7 +227,7 @@ async def running(
             **settings,
         }
         config = Settings(_env_file=None, **chosen)  # pyright: ignore[reportCallIssue]
-        server = create_server(config, Keys([("org_main", KEY)]), engines(config))
+        server = create_server(config, Keys([("org_main", KEY), ("org_two", OTHER_KEY)]), engines(config))
         serving = asyncio.create_task(server.serve())
         await _started(server, serving)
         rig = Rig(server, Vendors(flux, voice, llm), server.servers[0].sockets[0].getsockname()[1], stack)

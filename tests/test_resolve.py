@@ -315,6 +315,9 @@ def test_a_recording_too_long_for_one_frame_is_refused() -> None:
     assert call({"media": {"recording": True, "maxDurationSeconds": 2400}}).media.max_duration_seconds == 2400
     with pytest.raises(ConfigError, match=r"^media\.max_duration_seconds"):
         call({"media": {"recording": True, "maxDurationSeconds": 2401}})
+    with pytest.raises(ConfigError, match=r"^media\.max_duration_seconds"):
+        call({"media": {"max_duration_seconds": 2401}, "analysis": {"recording": True}})
+    assert call({"media": {"live": True, "maxDurationSeconds": 7200}}).media.max_duration_seconds == 7200
 
 
 # --- the rest ---

@@ -11,6 +11,8 @@ from __future__ import annotations
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from wire.recording import WavSound
+
 Maybe = UnsetType
 """Marks a field that is not sent when it is `UNSET`."""
 
@@ -364,4 +366,14 @@ class BotAudioComplete(CallEvent, tag="bot.audio.complete", kw_only=True):
     audio: str
     sample_rate: int
     duration_ms: int
+    format: str = "wav"
+
+
+class CallRecording(CallEvent, tag="call.recording", kw_only=True):
+    """The sound of the call, both sides; comes before `call.ended`. `audio` goes out as in `turn.audio`, but is made
+    while it is sent: encoders must know `WavSound`."""
+
+    audio: WavSound
+    duration_ms: int
+    sample_rate: int
     format: str = "wav"

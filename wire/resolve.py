@@ -109,6 +109,7 @@ def resolve(layers: Sequence[Layer], defaults: ServerDefaults) -> CallConfig:
     voice = _voice(said, language, defaults, notes)
     prompt = _text("prompt", said) or ""
     turn = _inside("turn_detection", said)
+    analysis = analysis_config(_inside("analysis", said))
     return CallConfig(
         language=language,
         stt=stt,
@@ -120,8 +121,8 @@ def resolve(layers: Sequence[Layer], defaults: ServerDefaults) -> CallConfig:
         vad=vad_config(_inside("vad", said), turn, stt),
         interruption=interruption_config(_inside("interruption", said)),
         limits=session_limits(_inside("session_limits", said)),
-        analysis=analysis_config(_inside("analysis", said)),
-        media=media_config(_inside("media", said)),
+        analysis=analysis,
+        media=media_config(_inside("media", said), analysis),
         vars=_vars(said.get("vars")),
         timezone=_timezone(said, defaults),
         greeting=_greeting(said.get("greeting"), language),

@@ -140,14 +140,17 @@ def analysis_config(block: Block) -> Analysis:
     )
 
 
-def media_config(block: Block) -> Media:
+def media_config(block: Block, analysis: Analysis) -> Media:
     """Live listening and recording; a cap whose recording no client could receive is refused."""
     read = Fields("media", block)
     seconds = read.count("max_duration_seconds", 1800, _DAY)
-    if seconds > _RECORDING_SECONDS:
-        raise ConfigError("media.max_duration_seconds", f"must be at most {_RECORDING_SECONDS}")
+    recording = read.flag("recording", default=False)
+    if seconds > _RECORDING_SECONDS and (recording or analysis.recording):
+        raise ConfigError(
+            "media.max_duration_seconds", f"must be at most {_RECORDING_SECONDS} while calls are recorded"
+        )
     return Media(
         live=read.flag("live", default=False),
-        recording=read.flag("recording", default=False),
+        recording=recording,
         max_duration_seconds=seconds,
     )

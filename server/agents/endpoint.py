@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, Final
 
@@ -63,6 +63,24 @@ class ObservedWebSocket(WebSocketsSansIOProtocol):
         """Read no message of more than `size` bytes; a longer one closes the socket with 1009."""
         self.conn.max_message_size = size
 
+    async def send_pieces(self, pieces: Iterator[bytes]) -> None:
+        """Send one text message bit by bit: each is made when the peer has room for it, and others run in between.
+
+        Raises WebSocketDisconnect when the peer is gone.
+        """
+        piece, send = next(pieces, b""), self.conn.send_text
+        while True:
+            following = next(pieces, None)
+            await self.writable.wait()
+            if self.disconnected or self.close_sent or self.transport.is_closing():
+                raise WebSocketDisconnect(1006)
+            send(piece, fin=following is None)
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            if following is None:
+                return
+            piece, send = following, self.conn.send_continuation
+            await asyncio.sleep(0)
+
     def abort(self) -> None:
         """Drop the connection with everything that has not been sent."""
         self.transport.abort()
@@ -76,8 +94,7 @@ async def serve_agent(websocket: WebSocket, gateway: AgentGateway) -> None:
     """Serve one agent connection from its handshake to its end. Never raises for what a peer does."""
     await websocket.accept()
     link = gateway.open(websocket.client.host if websocket.client is not None else "")
-    socket = websocket.scope.get("state", {}).get("socket")
-    observed = socket if isinstance(socket, ObservedWebSocket) else None
+    observed = observed_socket(websocket)
     if observed is not None:
         observed.on_pong = link.heard
         link.ping_socket = observed.ping
@@ -92,6 +109,12 @@ async def serve_agent(websocket: WebSocket, gateway: AgentGateway) -> None:
     finally:
         link.gone(1006, "")
         await gateway.leave(link)
+
+
+def observed_socket(websocket: WebSocket) -> ObservedWebSocket | None:
+    """The protocol beneath, when it is ours."""
+    socket = websocket.scope.get("state", {}).get("socket")
+    return socket if isinstance(socket, ObservedWebSocket) else None
 
 
 async def _serve(websocket: WebSocket, link: AgentLink, gateway: AgentGateway) -> None:
@@ -124,7 +147,12 @@ async def _write(websocket: WebSocket, link: AgentLink) -> None:
     """Everything in the outbox, then the closing handshake if it is ours."""
     try:
         while (frame := await link.outbox.next()) is not None:
-            await websocket.send_text(frame.decode())
+            if isinstance(frame, bytes):
+                await websocket.send_text(frame.decode())
+            elif (socket := observed_socket(websocket)) is not None:
+                await socket.send_pieces(frame.pieces())
+            else:
+                await websocket.send_text(b"".join(frame.pieces()).decode())
         if link.closure is not None:
             await asyncio.sleep(link.closure.delay)
             await websocket.close(link.closure.code, link.closure.reason)
