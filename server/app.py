@@ -276,6 +276,19 @@ class GatewayServer(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+def _open_routes(app: FastAPI, gateway: Gateway) -> None:
+    """Everything that is asked over HTTP, but `/client`."""
+    app.include_router(health_routes(gateway))
+    app.include_router(chat_routes(ChatDoor(gateway.chats, gateway.tokens, gateway.clock)))
+    carrier = carrier_routes(gateway.carrier_door(), gateway.phone, gateway.dialling)
+    app.include_router(carrier, include_in_schema=False)
+    app.include_router(gateway.token_routes())
+    app.include_router(gateway.sdk_routes())
+    if gateway.settings.console:
+        app.include_router(console_routes(gateway.console_parts()), include_in_schema=False)
+    app.include_router(live_routes(gateway.listening, gateway.access), include_in_schema=False)
+
+
 def create_server(settings: Settings, keys: Keys, engines: CallEngines) -> GatewayServer:
     """A server that is ready to `serve()`. Its gateway comes to life with it, inside the event loop.
 
@@ -288,16 +301,7 @@ def create_server(settings: Settings, keys: Keys, engines: CallEngines) -> Gatew
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         gateway = server.gateway = Gateway(settings, sources, engines, music)
-        app.include_router(health_routes(gateway))
-        app.include_router(chat_routes(ChatDoor(gateway.chats, gateway.tokens, gateway.clock)))
-        carrier = carrier_routes(gateway.carrier_door(), gateway.phone, gateway.dialling)
-        app.include_router(carrier, include_in_schema=False)
-        app.include_router(gateway.token_routes())
-        app.include_router(gateway.sdk_routes())
-        if settings.console:
-            app.include_router(console_routes(gateway.console_parts()), include_in_schema=False)
-            app.include_router(console_routes(gateway.console_parts()))
-        app.include_router(live_routes(gateway.listening, gateway.access))
+        _open_routes(app, gateway)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(gateway.run(), name="gateway")
             yield
