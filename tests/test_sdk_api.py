@@ -216,6 +216,7 @@ async def test_the_balance_is_text_and_every_failure_says_so() -> None:
 # --- agents ---
 
 
+@pytest.mark.proves("row-202")
 async def test_agents_are_shown_with_their_channels_and_who_answers_where() -> None:
     async with opened() as door:
         mara = await door.agent()
@@ -256,6 +257,7 @@ async def test_agents_are_shown_with_their_channels_and_who_answers_where() -> N
         assert alone["agents"][0]["channels"] == {}
 
 
+@pytest.mark.proves("row-202")
 async def test_a_kicked_agent_is_told_and_its_name_is_free() -> None:
     async with opened() as door:
         holder = await door.agent()
