@@ -36,7 +36,9 @@ from wire.events import CallMessage, ToolCallRequest
 log = structlog.get_logger(__name__)
 
 MAX_WAITING: Final = 256
-"""Events that may wait for a page that reads slowly; pieces of one answer count as one."""
+"""Events that may wait for a page that does not read."""
+MERGED_FROM: Final = 32
+"""When so many events wait for a page that reads slowly, further pieces of an answer become one."""
 MAX_HISTORY: Final = 50
 """Entries of `chat.history`."""
 OFFLINE: Final = frozenset({"agent_disconnected", "agent_removed"})
@@ -121,8 +123,8 @@ class ChatPage:
     # --- out: what a Requester is told ---
 
     def token(self, message_id: str, token: str, text: str) -> None:
-        """More of an answer. Pieces that the page has not taken yet become one."""
-        last = self._events[-1] if self._events else None
+        """More of an answer."""
+        last = self._events[-1] if len(self._events) >= MERGED_FROM else None
         if isinstance(last, ChatToken) and last.message_id == message_id:
             last.token += token
             last.text = text
