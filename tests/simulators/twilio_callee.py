@@ -37,6 +37,8 @@ class Callee:
     what: str = "answer"
     rings_s: float = 1.0
     """How long it rings before that happens; nobody answers longer than the call's `Timeout`."""
+    overtime_s: float = 0.0
+    """How much longer than the call's `Timeout` it rings."""
     answered_by: str = "human"
     recognised_s: float = 0.5
     """How long detection of answering machines takes."""
@@ -132,7 +134,7 @@ class DialledCall:
 
     async def _ring(self) -> str:
         """How it ends before anybody answered; empty when somebody does."""
-        limit = float(self.form.get("Timeout", "60"))
+        limit = float(self.form.get("Timeout", "60")) + self.callee.overtime_s
         answered = self.callee.what != "no-answer" and self.callee.rings_s < limit
         if await self._ends_within(self.callee.rings_s if answered else limit):
             return self._end if self._end in FINAL and self._end != "completed" else "canceled"

@@ -52,6 +52,8 @@ class SimulatedTwilioRest:
     """Statuses to answer the next requests with instead of doing the work (500, 503, 429)."""
     retry_after: str = ""
     """What a 429 says about when to come back."""
+    placing_s: float = 0.0
+    """How long a new call already lives before the request for it is answered."""
     stalled: bool = False
     """Take requests and never answer."""
     base_url: str = ""
@@ -165,6 +167,7 @@ class SimulatedTwilioRest:
         async with self._dialled:
             self.dials.append(call)
             self._dialled.notify_all()
+        await asyncio.sleep(self.placing_s)
         return self._call(sid, 201)
 
     async def _fetch_call(self, request: Request) -> Response:
