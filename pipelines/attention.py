@@ -38,13 +38,15 @@ class Attention:
         self._music = music
         self._events = events
         self._muted = False
+        self._muted_self = False
+        """The user wants it so; what the agent wants counts beside it."""
         self._hold = Hold.OFF
         self._hold_asked_at = 0.0
 
     @property
     def away(self) -> bool:
         """True while the caller's silence is not theirs: muted or held."""
-        return self._muted or self._hold is not Hold.OFF
+        return self._muted or self._muted_self or self._hold is not Hold.OFF
 
     def mute(self) -> None:
         """Stop listening."""
@@ -58,6 +60,21 @@ class Attention:
         self._muted = False
         self._listen()
         self._events.publish(CallUnmuted(muted_transcript=text))
+
+    def mute_self(self) -> None:
+        """The user muted their microphone."""
+        self._muted_self = True
+        self._turn_deaf()
+        self._events.publish(CallMuted())
+
+    def unmute_self(self) -> None:
+        """The user's microphone is on again. To a call that the agent has muted that makes no difference."""
+        if not self._muted_self:
+            return
+        self._muted_self = False
+        if not self._muted:
+            self._listen()
+            self._events.publish(CallUnmuted(muted_transcript=None))
 
     def hold(self, now: float) -> None:
         """Music, and nobody listens. Speech that is queued comes first."""

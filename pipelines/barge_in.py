@@ -57,6 +57,11 @@ class BargeIn:
             self._give_up()
         self._ears.flush()
 
+    def take_floor(self) -> None:
+        """The user goes on in writing: what is being said and what waits to be said is void."""
+        self._mouth.barge_in()
+        self._give_up()
+
     def turn_continued(self) -> None:
         """Answers are void, unless it is not known yet whether this was a cough."""
         if self._cut is None:

@@ -24,6 +24,7 @@ from pipelines.listening.directives import Output, ResumeBot, StopBot
 from pipelines.listening.ears import Ears
 from pipelines.listening.turn import TurnMachine
 from pipelines.metering import LevelListener, Metering
+from pipelines.page import Page
 from pipelines.parts import CallFacts, CallParts
 from pipelines.session import Organs, Session
 from pipelines.soundtrack import Soundtrack
@@ -38,7 +39,7 @@ from pipelines.turn_effects import TurnEffects
 from pipelines.turn_times import TurnTimes
 from pipelines.watch import SessionWatch
 from providers.errors import ProviderError
-from wire.commands import CallCommand, SessionConfigure
+from wire.commands import CallCommand, RawConfig, SessionConfigure
 from wire.config import CallConfig
 from wire.events import CallError, CallEvent
 
@@ -120,6 +121,7 @@ class Call:
             watch=self._watch,
             metering=self._metering,
         )
+        self.page = self._page()
         self._started_at = 0.0
         self._spoke = False
         self._over = asyncio.Event()
@@ -313,6 +315,23 @@ class Call:
         self._session.change(command, self._organs, self.events, self)
         self._meter()
         self._greeting.configured()
+
+    def _page(self) -> Page:
+        page = Page(
+            ears=self._ears,
+            barge_in=self._barge_in,
+            attention=self._attention,
+            events=self.events,
+            mind=self._dialogue.mind,
+            change=self._change,
+            language=lambda: self._session.config.language,
+        )
+        self._dialogue.mind.tools.on_result = page.tool_ran
+        return page
+
+    def _change(self, config: RawConfig) -> None:
+        self._session.apply(config, self._organs, self)
+        self._meter()
 
     def _start(self, tasks: asyncio.TaskGroup) -> None:
         if self.state is not CallState.NEW:

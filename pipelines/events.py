@@ -12,6 +12,7 @@ from typing import Protocol
 
 from pipelines.clock import Clock
 from wire.events import CallEvent, SpeechEnded, SpeechStarted, TurnContinued, TurnResumed
+from wire.page_events import AudienceEvent
 
 
 class EventSink(Protocol):
@@ -64,7 +65,7 @@ class CallEvents:
         event.ts = self._clock.wall()
         if isinstance(event, SpeechStarted | SpeechEnded | TurnResumed | TurnContinued):
             event.timestamp = event.ts
-        if self._owner is not None:
+        if self._owner is not None and not isinstance(event, AudienceEvent):
             self._owner.deliver(event)
         for watcher in self._watchers:
             watcher.deliver(event)

@@ -20,7 +20,7 @@ from pipelines.thinking.dialogue import Dialogue
 from pipelines.watch import SessionWatch
 from providers.base import SpeechToText, TextToSpeech
 from providers.errors import ProviderError
-from wire.commands import SessionConfigure
+from wire.commands import RawConfig, SessionConfigure
 from wire.config import CallConfig, FluxStt
 from wire.errors import ConfigError
 from wire.events import SessionConfigured
@@ -84,12 +84,17 @@ class Session:
     def change(self, command: SessionConfigure, organs: Organs, events: CallEvents, call: Spawner) -> None:
         """Take on other settings for this call; or keep the old ones and say why."""
         try:
-            config = self._parts.reconfigure(command.config)
-            model = self._parts.model(config.llm)
-            voice = None if config.voice == self.config.voice else self._parts.open_voice(config.voice)
+            self.apply(command.config, organs, call)
         except (ConfigError, ProviderError) as error:
             events.publish(SessionConfigured(success=False, error=str(error)))
-            return
+        else:
+            events.publish(SessionConfigured(success=True))
+
+    def apply(self, raw: RawConfig, organs: Organs, call: Spawner) -> None:
+        """Take on other settings. Raises ConfigError or ProviderError, and then nothing has changed."""
+        config = self._parts.reconfigure(raw)
+        model = self._parts.model(config.llm)
+        voice = None if config.voice == self.config.voice else self._parts.open_voice(config.voice)
         old, self.config, self.model = self.config, config, model
         organs.machine.rules = self.turn_rules()
         if organs.dialogue.configure(config, model):
@@ -99,7 +104,6 @@ class Session:
             self._change_voice(voice, organs.mouth, call)
         if (config.stt, config.turn, config.vad, config.language) != (old.stt, old.turn, old.vad, old.language):
             organs.ears.change(self.ears_parts(organs.machine))
-        events.publish(SessionConfigured(success=True))
 
     def _change_voice(self, voice: TextToSpeech, mouth: Mouth, call: Spawner) -> None:
         """Speak with another voice from the next utterance on; what the old one is saying it finishes."""

@@ -38,7 +38,9 @@ from server.api.live import live_routes
 from server.api.openapi import describe_truly
 from server.api.sdk import Pace, SdkDesk, sdk_routes
 from server.api.tokens import MintRates, TokenDesk, token_routes
+from server.api.webrtc import OfferRates, webrtc_routes
 from server.auth import DEFAULT_ORG, Keys
+from server.browser import BrowserCalls, BrowserRules
 from server.calls import CallRules, Calls
 from server.carriers import Carriers
 from server.chats import Chats
@@ -47,6 +49,7 @@ from server.console.state import Pulse, agents_of
 from server.console.visitors import Visitors
 from server.dialling import Dialling, DialRules
 from server.engines import CallEngines, voice_source
+from server.ice import IceServers, read_ports, read_urls
 from server.live import LiveListening
 from server.logs import log_no_requests
 from server.metrics import Metrics
@@ -62,6 +65,8 @@ from server.voices import Voices
 from transports.twilio.door import StreamDoor
 from transports.twilio.line import StreamStart
 from transports.twilio.signature import SIGNATURE_HEADER, is_loopback
+from transports.webrtc.peer import Peer
+from transports.webrtc.tuning import Network
 
 log = structlog.get_logger(__name__)
 
@@ -106,6 +111,7 @@ class Gateway:
         self.phone = Phone(self.calls, self._phone_rules())
         self.dialling = Dialling(self.calls, self._dial_rules(), self.metrics.ended)
         self.agents.dials = self.dialling
+        self.browsers = BrowserCalls(self.calls, self._browser_rules())
         self.metrics.gauge("gateway_agent_connections", "Agent sockets open", lambda: len(self.agents))
         self.metrics.gauge("gateway_store_reachable", "1 while the store answers", lambda: float(self.store.reachable))
         self.metrics.gauge(
@@ -158,6 +164,16 @@ class Gateway:
         parts = (self.registry, self.organisations, self.supply, self.carriers, self.access)
         return sdk_routes(SdkDesk(*parts, pace))
 
+    def webrtc_routes(self) -> APIRouter:
+        """Where pages begin a voice session."""
+        settings = self.settings
+        secret = "" if settings.turn_secret is None else settings.turn_secret.get_secret_value()
+        stun, turn = read_urls(settings.stun_urls, "stun"), read_urls(settings.turn_urls, "turn")
+        offers, asked = settings.webrtc_offers_per_ip, settings.webrtc_ice_servers_per_ip
+        rates = OfferRates(Rates(offers, offers), Rates(asked, asked))
+        ice = IceServers(self.clock, stun, turn, secret)
+        return webrtc_routes(self.tokens, self.browsers, ice, rates)
+
     def listens_on(self, port: int) -> None:
         """The port that was really taken; without `PUBLIC_URL` it is part of our address."""
         if self.settings.public_url is None:
@@ -200,6 +216,7 @@ class Gateway:
                 self._serving = False
                 self.phone.close()
                 self.dialling.close()
+                self.browsers.close()
                 self.calls.close()
                 self.chats.close()
                 await asyncio.gather(calls, chats)
@@ -220,6 +237,16 @@ class Gateway:
         with suppress(TimeoutError):
             async with asyncio.timeout(STOP_SECONDS):
                 await self._stopped.wait()
+
+    def _browser_rules(self) -> BrowserRules:
+        settings = self.settings
+        network = Network(settings.webrtc_public_ip, read_ports(settings.webrtc_udp_ports))
+        return BrowserRules(
+            open_peer=lambda clock, metronome, session: Peer(clock, metronome, network, session),
+            per_agent=settings.webrtc_sessions_per_agent,
+            per_org=settings.webrtc_sessions_per_org,
+            config_wait=settings.pinecall_webrtc_startup_config_wait_ms / 1000,
+        )
 
     def _phone_rules(self) -> PhoneRules:
         return PhoneRules(
@@ -287,6 +314,7 @@ def _open_routes(app: FastAPI, gateway: Gateway) -> None:
     if gateway.settings.console:
         app.include_router(console_routes(gateway.console_parts()), include_in_schema=False)
     app.include_router(live_routes(gateway.listening, gateway.access), include_in_schema=False)
+    app.include_router(gateway.webrtc_routes(), include_in_schema=False)
 
 
 def create_server(settings: Settings, keys: Keys, engines: CallEngines) -> GatewayServer:

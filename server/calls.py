@@ -100,8 +100,8 @@ class Calls:
         self._supply = supply
         self._rules = rules
         self._metrics = metrics
-        self._clock: Clock = registry.clock
-        self._metronome = Metronome(registry.clock)
+        self.clock: Clock = registry.clock
+        self.metronome = Metronome(registry.clock)
         self._expected: set[ExpectedCall] = set()
         self._live: dict[str, Call] = {}
         self._tasks: asyncio.TaskGroup | None = None
@@ -112,7 +112,7 @@ class Calls:
     @property
     def lag(self) -> float:
         """Seconds by which the pacing runs late, on the average of the last second."""
-        return self._metronome.lag
+        return self.metronome.lag
 
     def __len__(self) -> int:
         return len(self._live)
@@ -135,7 +135,7 @@ class Calls:
                 for call in list(self._live.values()):
                     call.end("disconnected")
         finally:
-            self._metronome.close()
+            self.metronome.close()
 
     def close(self) -> None:
         """End every call, take no new one; `run` returns when all are released."""
@@ -203,8 +203,8 @@ class Calls:
         is forgotten then)."""
         line, engines = expected.line, expected.engines
         parts = CallParts(
-            clock=self._clock,
-            metronome=self._metronome,
+            clock=self.clock,
+            metronome=self.metronome,
             medium=medium,
             voice=expected.voice,
             open_voice=lambda voice: engines.voice(voice, line),

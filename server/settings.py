@@ -7,13 +7,15 @@ A bad value stops the start with one line that names the variable and never show
 from __future__ import annotations
 
 from collections.abc import Collection
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal, cast
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from server.ice import read_ports, read_urls
 from server.keys import OrganisationKey, SettingsError, read_api_keys
 from wire.errors import ConfigError
 from wire.resolve import Layer, ServerDefaults, normalise, resolve
@@ -57,6 +59,16 @@ class Settings(BaseSettings):
     api_requests_per_second: int = Field(default=20, ge=0)
     agent_info_numbers: bool = True
     ringing_timeout_ms: int = Field(default=5000, ge=0, le=9000)
+    stun_urls: str | None = None
+    turn_urls: str | None = None
+    turn_secret: SecretStr | None = None
+    webrtc_public_ip: str | None = None
+    webrtc_udp_ports: str | None = None
+    webrtc_offers_per_ip: int = Field(default=20, ge=0)
+    webrtc_ice_servers_per_ip: int = Field(default=60, ge=0)
+    webrtc_sessions_per_agent: int = Field(default=0, ge=0)
+    webrtc_sessions_per_org: int = Field(default=0, ge=0)
+    pinecall_webrtc_startup_config_wait_ms: int = Field(default=600, ge=0, le=5000)
     agent_grace_seconds: float = Field(default=20, ge=0, le=600)
     no_agent_message: str | None = None
     hold_music_file: Path | None = None
@@ -139,12 +151,33 @@ class Settings(BaseSettings):
         read_api_keys(value)
         return value
 
+    @field_validator("stun_urls", "turn_urls")
+    @classmethod
+    def _ice_urls(cls, value: str | None, info: ValidationInfo) -> str | None:
+        read_urls(value, str(info.field_name).partition("_")[0])
+        return value
+
+    @field_validator("webrtc_udp_ports")
+    @classmethod
+    def _port_range(cls, value: str | None) -> str | None:
+        read_ports(value)
+        return value
+
+    @field_validator("webrtc_public_ip")
+    @classmethod
+    def _ip(cls, value: str | None) -> str | None:
+        if value is not None:
+            ip_address(value)
+        return value
+
     @model_validator(mode="after")
     def _pairs(self) -> Settings:
         if (self.aws_access_key_id is None) != (self.aws_secret_access_key is None):
             raise ValueError("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY must be set together")
         if self.twilio_account_sid is not None and self.twilio_auth_token is None:
             raise ValueError("TWILIO_AUTH_TOKEN must be set when TWILIO_ACCOUNT_SID is")
+        if self.turn_urls is not None and self.turn_secret is None:
+            raise ValueError("TURN_SECRET must be set when TURN_URLS is")
         return self
 
     # --- derived ---

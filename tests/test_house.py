@@ -22,6 +22,7 @@ OWNED_TASKS = {
     "providers/elevenlabs_socket.py": "the reader of a shared socket outlives utterances; aclose() awaits it",
     "providers/elevenlabs.py": "one connecting serves all who wait for it; aclose() cancels and awaits it",
     "providers/local/espeak.py": "pieces are synthesised ahead of their reader; cancel() awaits them",
+    "transports/webrtc/tuning.py": "reports of reception begin in receive(), which aiortc calls; stop() awaits them",
     "demo/caller.py": "the microphone runs between ring() and hang_up(), which awaits it",
     "server/voices.py": "one reading of a list serves all who ask for it; aclose() cancels and awaits it",
 }

@@ -104,6 +104,12 @@ class CallRejected(CallEvent, tag="call.rejected", kw_only=True):
     reason: str
 
 
+class CallUpdated(CallEvent, tag="call.updated", kw_only=True):
+    """The caller chose another language for the session; `language` in its base form."""
+
+    language: str
+
+
 class CallHeld(CallEvent, tag="call.held", kw_only=True):
     """The caller hears music and is not listened to."""
 

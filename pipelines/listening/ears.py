@@ -204,6 +204,15 @@ class Ears:
         """Listen again."""
         self._closed, self._closed_interim = None, ""
 
+    # --- in writing ---
+
+    def read(self, text: str) -> None:
+        """The user wrote this: a turn that is over. What they were saying meanwhile is part of it."""
+        if self._turns.machine.user_has_floor:
+            self._turns.skip_rest()
+        self._turns.machine.written(self.now_ms, text)
+        self._flush()
+
     # --- from the line ---
 
     def hear(self, audio: bytes) -> None:

@@ -14,8 +14,6 @@ and the whole text so far (protocol §3.13).
 
 from __future__ import annotations
 
-from msgspec import UNSET
-
 from pipelines.listening.backchannel import real_words
 from pipelines.listening.directives import Output, ResumeBot, StopBot
 from pipelines.listening.rules import TurnRules, TurnState
@@ -28,7 +26,6 @@ from wire.events import (
     TurnEnd,
     TurnPause,
     TurnResumed,
-    UserMessage,
     UserSpeaking,
 )
 
@@ -220,6 +217,23 @@ class TurnMachine:
         self.turn_id -= 1
         self.state, self._turn_open = TurnState.IDLE, False
 
+    def written(self, now: int, text: str) -> None:
+        """The user wrote instead of speaking, and that ends the turn they are in or is one of its own. The bot has
+        been silenced."""
+        self.resumable = False
+        if not self.user_has_floor:
+            if self.state is not TurnState.IDLE:
+                self._out.append(TurnContinued(turn_id=max(1, self.turn_id), timestamp=0.0))
+            self._leave_bot()
+            self._new_turn()
+            self.turn_started_ms = now
+            self.state = TurnState.LISTENING
+        self._words.settle()
+        self._words.final(text)
+        self._words.note(1.0, None)
+        self.last_voice_ms = now
+        self.end(now, 1.0)
+
     # --- the bot, told by the call ---
 
     def bot_audible(self, now: int, *, greeting: bool) -> None:
@@ -364,15 +378,7 @@ class TurnMachine:
     def _speaking_event(self) -> None:
         if self.state not in (TurnState.LISTENING, TurnState.ANALYZING) or not self.text:
             return
-        self._out.append(
-            UserSpeaking(
-                message_id=self._message_id,
-                turn_id=self.turn_id,
-                text=self.text,
-                confidence=self._words.confidence,
-                confirmed_text=self._words.confirmed or UNSET,
-            )
-        )
+        self._out.append(self._words.as_interim(self.turn_id, self._message_id))
 
     def _announce(self, now: int) -> None:
         """`user.message`, once per id; other words need another id."""
@@ -381,16 +387,7 @@ class TurnMachine:
         if self._announced is not None:
             self._next_message()
         self._announced = self.text
-        self._out.append(
-            UserMessage(
-                message_id=self._message_id,
-                turn_id=self.turn_id,
-                text=self.text,
-                confidence=self._words.confidence,
-                language=self._words.language or UNSET,
-                lag_ms=self._latency(now),
-            )
-        )
+        self._out.append(self._words.as_message(self.turn_id, self._message_id, self._latency(now)))
 
     def _latency(self, now: int) -> int:
         return max(0, now - self.last_voice_ms)

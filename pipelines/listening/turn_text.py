@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from msgspec import UNSET
+
+from wire.events import UserMessage, UserSpeaking
+
 
 @dataclass(frozen=True, slots=True)
 class FreshWords:
@@ -58,10 +62,35 @@ class TurnText:
         if text:
             self._finals.append(text)
 
+    def settle(self) -> None:
+        """What was said so far will not change any more."""
+        self.final(self._interim)
+
     def note(self, confidence: float, language: str | None) -> None:
         """What the recogniser says of its newest words."""
         self.confidence = confidence
         self.language = language or self.language
+
+    def as_interim(self, turn_id: int, message_id: str) -> UserSpeaking:
+        """The words so far, told while they may still change."""
+        return UserSpeaking(
+            message_id=message_id,
+            turn_id=turn_id,
+            text=self.whole,
+            confidence=self.confidence,
+            confirmed_text=self.confirmed or UNSET,
+        )
+
+    def as_message(self, turn_id: int, message_id: str, lag_ms: int) -> UserMessage:
+        """The words, told as what was said."""
+        return UserMessage(
+            message_id=message_id,
+            turn_id=turn_id,
+            text=self.whole,
+            confidence=self.confidence,
+            language=self.language or UNSET,
+            lag_ms=lag_ms,
+        )
 
     def park(self) -> None:
         """What follows is said on top of this."""

@@ -98,6 +98,11 @@ class ToolRounds:
         if not waiting.missing:
             waiting.complete.set()
 
+    def round_of(self, call_id: str) -> str:
+        """The `msg_id` under which that call was asked for last; "" when its round is over."""
+        asked = [msg_id for msg_id, one in self._rounds.items() if any(call_id == r.id for r in one.requests)]
+        return asked[-1] if asked else ""
+
     def _settle(self, waiting: _Round, call_id: str, content: str) -> None:
         self._history.tool_result(call_id, content)
         if self.on_result is not None:

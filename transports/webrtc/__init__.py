@@ -1,0 +1,1 @@
+"""Voice from a browser: WebRTC on aiortc."""
