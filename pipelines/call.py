@@ -39,7 +39,7 @@ from pipelines.turn_effects import TurnEffects
 from pipelines.turn_times import TurnTimes
 from pipelines.watch import SessionWatch
 from providers.errors import ProviderError
-from wire.commands import CallCommand, RawConfig, SessionConfigure
+from wire.commands import CallCommand, SessionConfigure
 from wire.config import CallConfig
 from wire.events import CallError, CallEvent
 
@@ -121,7 +121,7 @@ class Call:
             watch=self._watch,
             metering=self._metering,
         )
-        self.page = self._page()
+        self.page = Page(self._organs, self._session, self._attention, self._barge_in, self)
         self._started_at = 0.0
         self._spoke = False
         self._over = asyncio.Event()
@@ -200,11 +200,11 @@ class Call:
     def watch_levels(self, listener: LevelListener) -> Callable[[], None]:
         """Tell this one how loud both sides are; call the answer when it is no longer interested."""
         self._metering.watch(listener)
-        self._meter()
+        self.meter()
 
         def stop() -> None:
             self._metering.unwatch(listener)
-            self._meter()
+            self.meter()
 
         return stop
 
@@ -309,29 +309,18 @@ class Call:
         # Whoever asks may run in another call's context (a shared tick, a shared detector): logs must name this call.
         return self._tasks.create_task(job, name=name, context=self._context.copy())
 
+    def meter(self) -> None:
+        """Listen in on ears, mouth and line for what the settings ask to be told."""
+        self._metering.configure(self._session.config)
+        self.soundtrack.configure(self._session.config)
+        self._ears.meter(self._metering.user)
+        self._mouth.sound = self._metering.bot
+
     # --- inside ---
 
     def _configure(self, command: SessionConfigure) -> None:
-        self._session.change(command, self._organs, self.events, self)
-        self._meter()
+        self._session.change(command, self._organs, self)
         self._greeting.configured()
-
-    def _page(self) -> Page:
-        page = Page(
-            ears=self._ears,
-            barge_in=self._barge_in,
-            attention=self._attention,
-            events=self.events,
-            mind=self._dialogue.mind,
-            change=self._change,
-            language=lambda: self._session.config.language,
-        )
-        self._dialogue.mind.tools.on_result = page.tool_ran
-        return page
-
-    def _change(self, config: RawConfig) -> None:
-        self._session.apply(config, self._organs, self)
-        self._meter()
 
     def _start(self, tasks: asyncio.TaskGroup) -> None:
         if self.state is not CallState.NEW:
@@ -344,20 +333,13 @@ class Call:
         if self._session.config.warnings:
             self._log.warning("call_config", notes="; ".join(self._session.config.warnings))
         self.events.publish(self._facts.started(self._session.config.language))
-        self._meter()
+        self.meter()
         tasks.create_task(self._ears.run(tasks), name="ears")
         tasks.create_task(self._mouth.run(tasks), name="mouth")
         self._parts.metronome.join(self, self._beat)
         self._greeting.start(self._clock.now())
         self._keypad.start()
         self._log.info("call_started", transport=self._facts.transport, direction=self._facts.direction)
-
-    def _meter(self) -> None:
-        """Listen in on ears, mouth and line for what the settings ask to be told."""
-        self._metering.configure(self._session.config)
-        self.soundtrack.configure(self._session.config)
-        self._ears.meter(self._metering.user)
-        self._mouth.sound = self._metering.bot
 
     def _beat(self, now: float) -> None:
         try:

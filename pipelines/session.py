@@ -7,7 +7,6 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipelines.events import CallEvents
 from pipelines.ids import new_id
 from pipelines.listening.detected import DetectedTurns
 from pipelines.listening.ears import Ears, EarsParts
@@ -23,17 +22,25 @@ from providers.errors import ProviderError
 from wire.commands import RawConfig, SessionConfigure
 from wire.config import CallConfig, FluxStt
 from wire.errors import ConfigError
-from wire.events import SessionConfigured
+from wire.events import CallEvent, SessionConfigured
 
 CLIENT_PENDING_MS = 2000
 """An agent that thinks for itself may never answer: later speech is a new turn (protocol §4.5)."""
 
 
-class Spawner(Protocol):
-    """Whoever owns the call's tasks."""
+class Reconfigurable(Protocol):
+    """The call, as its settings see it."""
 
     def spawn(self, job: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
         """Run something as part of the call."""
+        ...
+
+    def publish(self, event: CallEvent) -> None:
+        """State a fact."""
+        ...
+
+    def meter(self) -> None:
+        """Other things may have to be measured from now on."""
         ...
 
 
@@ -81,16 +88,16 @@ class Session:
         detected = DetectedTurns(machine, config.turn, config.vad)
         return EarsParts(parts.medium.audio, open_stt, detected, parts.vad, parts.turn_model)
 
-    def change(self, command: SessionConfigure, organs: Organs, events: CallEvents, call: Spawner) -> None:
+    def change(self, command: SessionConfigure, organs: Organs, call: Reconfigurable) -> None:
         """Take on other settings for this call; or keep the old ones and say why."""
         try:
             self.apply(command.config, organs, call)
         except (ConfigError, ProviderError) as error:
-            events.publish(SessionConfigured(success=False, error=str(error)))
+            call.publish(SessionConfigured(success=False, error=str(error)))
         else:
-            events.publish(SessionConfigured(success=True))
+            call.publish(SessionConfigured(success=True))
 
-    def apply(self, raw: RawConfig, organs: Organs, call: Spawner) -> None:
+    def apply(self, raw: RawConfig, organs: Organs, call: Reconfigurable) -> None:
         """Take on other settings. Raises ConfigError or ProviderError, and then nothing has changed."""
         config = self._parts.reconfigure(raw)
         model = self._parts.model(config.llm)
@@ -104,8 +111,9 @@ class Session:
             self._change_voice(voice, organs.mouth, call)
         if (config.stt, config.turn, config.vad, config.language) != (old.stt, old.turn, old.vad, old.language):
             organs.ears.change(self.ears_parts(organs.machine))
+        call.meter()
 
-    def _change_voice(self, voice: TextToSpeech, mouth: Mouth, call: Spawner) -> None:
+    def _change_voice(self, voice: TextToSpeech, mouth: Mouth, call: Reconfigurable) -> None:
         """Speak with another voice from the next utterance on; what the old one is saying it finishes."""
         old, self.voice = self.voice, voice
         mouth.use_voice(voice)
