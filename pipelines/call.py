@@ -122,8 +122,7 @@ class Call:
             metering=self._metering,
         )
         self.page = Page(self._organs, self._session, self._attention, self._barge_in, self)
-        self._started_at = 0.0
-        self._spoke = False
+        self._started_at, self._spoke = 0.0, False
         self._over = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
         self._context = copy_context()

@@ -28,12 +28,16 @@ CLIENT_PENDING_MS = 2000
 """An agent that thinks for itself may never answer: later speech is a new turn (protocol §4.5)."""
 
 
-class Reconfigurable(Protocol):
-    """The call, as its settings see it."""
+class Spawner(Protocol):
+    """Whoever owns the call's tasks."""
 
     def spawn(self, job: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
         """Run something as part of the call."""
         ...
+
+
+class Reconfigurable(Spawner, Protocol):
+    """The call, as its settings see it."""
 
     def publish(self, event: CallEvent) -> None:
         """State a fact."""
