@@ -80,8 +80,15 @@ def power_db(pcm: NDArray[np.int16], hz: float, rate: int) -> float:
 
 
 def delay(part: NDArray[np.int16], whole: NDArray[np.int16], around: int, reach: int) -> int:
-    """Where `part` lies best in `whole`, in samples after `around`; looked for `reach` samples to either side."""
+    """Where `part` lies best in `whole`, in samples after `around`; looked for `reach` samples to either side.
+
+    By cross-correlation, corrected for how loud `whole` is there. Of equally good places (a steady tone has many) the
+    nearest.
+    """
     start = max(0, around - reach)
-    window = whole[start : around + reach + len(part)].astype(np.float64)
-    scores = np.correlate(window, part.astype(np.float64), "valid")
-    return int(np.argmax(scores)) + start - around
+    window, wanted = whole[start : around + reach + len(part)].astype(np.float64), part.astype(np.float64)
+    energy = np.convolve(window**2, np.ones(len(part)), "valid")
+    errors = energy - 2 * np.correlate(window, wanted, "valid")
+    best = np.flatnonzero(errors <= errors.min() + 1e-6 * np.dot(wanted, wanted))
+    offsets = best + start - around
+    return int(offsets[np.argmin(np.abs(offsets))])

@@ -258,16 +258,25 @@ async def test_after_an_interruption_no_more_of_the_bot_is_heard_than_the_caller
             samples(ulaw.decode(caller.heard)),
             samples(ulaw.decode(bytes(caller.said))),
         )
-        # Both sides are one sample after the other in the mix, so taking the caller away leaves the bot.
-        bot_from, caller_from = (delay(part, mix, at, 2400) + at for at, part in (sounding(heard), sounding(said)))
-        assert abs((bot_from - sounding(heard)[0]) - (caller_from - sounding(said)[0])) <= 400
-        shift = caller_from - sounding(said)[0]
-        caller_alone = np.zeros_like(mix)
-        caller_alone[max(0, shift) :] = said[max(0, -shift) :][: len(mix) - max(0, shift)]
-        bot = mix.astype(int) - caller_alone
+        at, first = sounding(heard)
+        shift = delay(first, mix, at, 2400)
+        of_bot = shifted(heard, shift, len(mix))
+        at, first = sounding(said)
+        without_bot = (mix.astype(int) - of_bot).astype(np.int16)
+        apart = delay(first, without_bot, at + shift, 2400)
+        assert abs(apart) <= 400, "both sides lie as they lay for the caller"
+        bot = mix.astype(int) - shifted(said, shift + apart, len(mix))
         stopped = round((cleared - began) * 8000) + shift
         assert np.abs(bot[stopped - 1600 : stopped]).max() > 1000
         assert np.abs(bot[stopped + 400 :]).max() == 0
+
+
+def shifted(side: NDArray[np.int16], by: int, length: int) -> NDArray[np.int16]:
+    """The side as it lies in a mix that began so much earlier (or, below zero, later)."""
+    moved = np.zeros(length, np.int16)
+    part = side[max(0, -by) :][: length - max(0, by)]
+    moved[max(0, by) : max(0, by) + len(part)] = part
+    return moved
 
 
 def sounding(side: NDArray[np.int16]) -> tuple[int, NDArray[np.int16]]:

@@ -23,6 +23,7 @@ from wire.events import (
     CallEnded,
     CallError,
     CallEvent,
+    CallRecording,
     CallStarted,
     TurnAudio,
     UserMessage,
@@ -95,7 +96,7 @@ class CallRecord:
 
     def deliver(self, event: CallEvent) -> None:
         """Take one event."""
-        if isinstance(event, AudioMetrics | TurnAudio | BotAudioComplete):
+        if isinstance(event, AudioMetrics | TurnAudio | BotAudioComplete | CallRecording):
             return
         encoded = _encoder.encode(event)
         self._keep(event, encoded)
