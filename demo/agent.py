@@ -106,7 +106,13 @@ class BookingAgent:
             case "bot.finished" if event.call_id in self._calls:
                 if event.message_id == self._calls[event.call_id].last_words:
                     await self._send({"event": "call.hangup", "call_id": event.call_id})
-            case "call.ended":
+            case "llm.chat.started" if event.call_id not in self._calls:
+                call = self._calls[event.call_id] = _Conversation()
+                await self._reply(event.call_id, call.host.greeting(), "")
+            case "chat.message" if event.call_id in self._calls:
+                answer = self._calls[event.call_id].host.hear(event.text)
+                await self._reply(event.call_id, answer.text, event.message_id)
+            case "call.ended" | "llm.chat.ended" | "llm.chat.error":
                 self._calls.pop(event.call_id, None)
             case _:
                 pass

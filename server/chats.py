@@ -134,16 +134,18 @@ class Chats:
                 raise ChatRefused(
                     "BAD_REQUEST", "session_id: 1 to 128 letters, digits, dots, colons, underscores and dashes"
                 )
-            agent = self._online(key, command.agent_id)
-            if chat is None and self._registry.calls.find(command.session_id) is None:
+            agent = self._registry.find(key)
+            if chat is not None and agent is not None and chat.slug == key.slug and chat.org_id == key.org_id:
+                # Its agent may be away for a moment: the conversation knows what to do about that.
+                requester = LinkRequester(link, command.session_id, agent, chat.model)
+            elif chat is None and self._registry.calls.find(command.session_id) is None:
+                agent = self._online(key, command.agent_id)
                 requester = LinkRequester(link, command.session_id, agent)
                 chat = self._begin(agent, command.session_id, command.metadata, (requester, None, []))
                 self._named[chat.call_id] = chat
                 requester.begun(chat.model)
-            elif chat is None or (chat.org_id, chat.slug) != (key.org_id, key.slug):
-                raise ChatRefused("BAD_REQUEST", "session_id: is in use, choose another")
             else:
-                requester = LinkRequester(link, command.session_id, agent, chat.model)
+                raise ChatRefused("BAD_REQUEST", "session_id: is in use, choose another")
         except ChatRefused as refused:
             link.deliver(ChatFailed(session_id=command.session_id[:128], error=refused.error))
             return

@@ -11,11 +11,12 @@ import pytest
 from structlog.testing import capture_logs
 from websockets.exceptions import InvalidStatus
 
+from demo.agent import DEMO_AGENT, BookingAgent
 from pipelines.chatting import session
 from server.store.base import AgentKey
 from server.threads import ThreadKey, Threads
 from tests.chat_rig import LLM, ORG, ChatRig, Page, chatting
-from tests.phone_rig import Agent, names
+from tests.phone_rig import KEY, Agent, names
 from tests.simulators.openai import Reply, Request
 from tests.test_call_tools import BOOKING, FIND, give, with_results
 from tests.virtual_time import event_loop_policy as event_loop_policy
@@ -149,6 +150,11 @@ async def test_a_full_gateway_says_so_and_keeps_the_token_good() -> None:
         await cli.send("llm.chat", session_id="chat-1", agent_id="mara", text="Hi")
         assert "no room" in (await cli.wait("llm.chat.error"))["error"]
         await first.socket.close()
+        await rig.nothing_left()
+        for answer in ("Hi", "still here"):
+            await cli.send("llm.chat", session_id="chat-1", agent_id="mara", text=answer)
+            assert (await cli.wait("llm.chat.done"))["text"] == f"You said {answer}."
+        await cli.socket.close()
         await rig.nothing_left()
         page = await rig.open(token)
         await page.wait("chat.connected")
@@ -347,6 +353,22 @@ async def test_a_gateway_that_stops_tells_the_agent_and_closes_the_page() -> Non
 
 def slow(_: Request) -> Reply:
     return Reply("Never.", first_token_delay=50)
+
+
+async def test_the_demo_agent_takes_a_booking_in_writing() -> None:
+    async with chatting() as rig:
+        demo = BookingAgent(f"ws://127.0.0.1:{rig.gateway.port}/client", KEY, "+15550100100")
+        demo.on_event = lambda _: None
+        running = asyncio.create_task(demo.run())
+        await demo.ready.wait()
+        page = await rig.page(DEMO_AGENT)
+        greeting = (await page.wait("chat.done"))["text"]
+        assert greeting
+        first = await page.ask("a table for two")
+        assert first not in ("", greeting)
+        await page.socket.close()
+        await rig.nothing_left()
+        running.cancel()
 
 
 # --- threads ---

@@ -158,7 +158,8 @@ class ChatPage:
         elif reason == "disconnected":
             self.close(1012, "service_restart")
         else:
-            self.close(1000, reason)
+            # An agent may end it for reasons of its own, which are nobody else's business.
+            self.close(1000, reason if reason == "idle_timeout" else "ended")
 
     def refuse(self, code: str, error: str, closing: int) -> None:
         """Say why, then close with that code. Ignored when already closing."""
