@@ -28,7 +28,7 @@ from server.agents.registry import AgentRegistry
 from server.api.access import Access
 from server.api.address import BehindProxies
 from server.api.agent_info import agent_info_routes
-from server.api.carrier import FORWARD_PATH, STATUS_PATH, CarrierDoor, carrier_routes
+from server.api.carrier import FORWARD_PATH, STATUS_PATH, VOICE_PATH, CarrierDoor, carrier_routes
 from server.api.chat import ChatDoor, chat_routes
 from server.api.console import ConsoleParts, console_routes
 from server.api.cors import Cors
@@ -53,6 +53,7 @@ from server.ice import IceServers, read_ports, read_urls
 from server.live import LiveListening
 from server.logs import log_no_requests
 from server.metrics import Metrics
+from server.number_setup import NumberRules, NumberSetup
 from server.organisations.sources import OrganisationSources
 from server.phone import Phone, PhoneRules
 from server.settings import Settings
@@ -64,6 +65,7 @@ from server.tokens import Tokens
 from server.voices import Voices
 from transports.twilio.door import StreamDoor
 from transports.twilio.line import StreamStart
+from transports.twilio.records import VoiceWebhook
 from transports.twilio.signature import SIGNATURE_HEADER, is_loopback
 from transports.webrtc.peer import Peer
 from transports.webrtc.tuning import Network
@@ -112,6 +114,8 @@ class Gateway:
         self.dialling = Dialling(self.calls, self._dial_rules(), self.metrics.ended)
         self.agents.dials = self.dialling
         self.browsers = BrowserCalls(self.calls, self._browser_rules())
+        self.number_setup = NumberSetup(self.registry, self._number_rules())
+        self.agents.reach.numbers = self.number_setup
         self.metrics.gauge("gateway_agent_connections", "Agent sockets open", lambda: len(self.agents))
         self.metrics.gauge("gateway_store_reachable", "1 while the store answers", lambda: float(self.store.reachable))
         self.metrics.gauge(
@@ -211,6 +215,7 @@ class Gateway:
                 calls = tasks.create_task(self.calls.run(), name="calls")
                 chats = tasks.create_task(self.chats.run(), name="chats")
                 sources = tasks.create_task(self._sources.run(), name="organisations")
+                numbers = tasks.create_task(self.number_setup.run(), name="numbers")
                 self._serving = True
                 await self._stopping.wait()
                 self._serving = False
@@ -224,6 +229,7 @@ class Gateway:
                 watch.cancel()
                 store.cancel()
                 sources.cancel()
+                numbers.cancel()
             await self.voices.aclose()
             await self.engines.aclose()
             await self.carriers.aclose()
@@ -256,6 +262,15 @@ class Gateway:
             may_ring=self.organisations.may_ring,
             ringing_seconds=self.settings.ringing_timeout_ms / 1000,
             forward_url=lambda: self.base_url + FORWARD_PATH,
+        )
+
+    def _number_rules(self) -> NumberRules:
+        settings = self.settings
+        webhook = VoiceWebhook(self.base_url + VOICE_PATH, self.base_url + STATUS_PATH)
+        return NumberRules(
+            carrier_of=self.carriers.of,
+            webhook=webhook if settings.twilio_auto_configure else None,
+            strict=settings.strict_phone_ownership,
         )
 
     def _calls_of(self, org_id: str) -> int:

@@ -79,6 +79,8 @@ class Settings(BaseSettings):
     twilio_auth_token: SecretStr | None = None
     twilio_base_url: str = "https://api.twilio.com"
     twilio_validate_signature: bool = True
+    twilio_auto_configure: bool = False
+    strict_phone_ownership: bool = False
 
     deepgram_api_key: SecretStr | None = None
     deepgram_base_url: str = "https://api.deepgram.com"
@@ -178,6 +180,8 @@ class Settings(BaseSettings):
             raise ValueError("TWILIO_AUTH_TOKEN must be set when TWILIO_ACCOUNT_SID is")
         if self.turn_urls is not None and self.turn_secret is None:
             raise ValueError("TURN_SECRET must be set when TURN_URLS is")
+        if self.twilio_auto_configure and self.public_url is None:
+            raise ValueError("PUBLIC_URL must be set when TWILIO_AUTO_CONFIGURE is: numbers are pointed at it")
         return self
 
     # --- derived ---

@@ -154,3 +154,13 @@ async def test_a_token_is_worth_nothing_when_its_time_is_over(store: Store) -> N
     await asyncio.sleep(0.1)
     assert await store.take_token("short") is None
     assert await store.take_token("long") == b"2"
+
+
+async def test_whether_a_number_is_in_production_can_be_asked(store: Store) -> None:
+    assert not await store.in_production(NUMBER)
+    await store.claim_number(NUMBER, DEV)
+    assert not await store.in_production(NUMBER)
+    await store.claim_number(NUMBER, MARA)
+    assert await store.in_production(NUMBER)
+    await store.release_number(NUMBER, MARA)
+    assert not await store.in_production(NUMBER)

@@ -79,7 +79,7 @@ class AgentGateway:
     ) -> None:
         self.registry = registry
         self.times = times or LinkTimes()
-        self._reach = Reach(registry)
+        self.reach = Reach(registry)
         self._clock = clock
         self._links: set[AgentLink] = set()
         self._admission = Admission(organisations, registry, clock, self._links)
@@ -176,7 +176,7 @@ class AgentGateway:
             case AgentCreate():
                 agent_id = await self._admission.create(link, command)
                 if agent_id:
-                    await self._reach.inherit_callers(link, agent_id)
+                    await self.reach.inherit_callers(link, agent_id)
             case AgentConfigure():
                 self.registry.configure(link, command.agent_id, command.config)
             case AgentResume():
@@ -184,13 +184,13 @@ class AgentGateway:
             case AgentRemove():
                 await self.registry.remove(link, command.agent_id)
             case DevConfig():
-                await self._reach.dev_config(link, command)
+                await self.reach.dev_config(link, command)
             case ChannelAdd():
-                await self._reach.add(link, command)
+                await self.reach.add(link, command)
             case ChannelConfigure():
-                self._reach.configure(link, command)
+                self.reach.configure(link, command)
             case ChannelRemove():
-                await self._reach.remove(link, command)
+                await self.reach.remove(link, command)
             case _:
                 assert_never(command)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
 from server.agents.agent import Agent
 from server.agents.channels import Channel, Refusal, channel_key, find_channel, new_channel
@@ -17,11 +18,25 @@ from wire.resolve import Scope
 _ATTEMPTS = 3
 
 
+class NumberDesk(Protocol):
+    """Whoever sees to the numbers at the carrier."""
+
+    async def check(self, agent: AgentKey, channel: Channel) -> None:
+        """Raises `Refusal` for a number that the agent may not take."""
+        ...
+
+    def added(self, agent: AgentKey, channel: Channel) -> None:
+        """The agent has taken it. Neither blocks nor raises."""
+        ...
+
+
 class Reach:
     """Channels and callers of the registry's agents. Methods that refuse raise `Refusal`."""
 
     def __init__(self, registry: AgentRegistry) -> None:
         self._registry = registry
+        self.numbers: NumberDesk | None = None
+        """None: numbers are nobody's business here."""
 
     async def add(self, link: AgentLink, command: ChannelAdd) -> None:
         """Add a channel, or replace the same one (protocol §2.2)."""
@@ -30,6 +45,8 @@ class Reach:
         layer = self._registry.rules.read(link.org_id, command.config, Scope.CHANNEL, [agent.layer])
         channel = new_channel(command, key, layer, agent.channels.get(key))
         channel.added_by = link.connection_id
+        if self.numbers is not None:
+            await self.numbers.check(agent.key, channel)
         if channel.owned:
             await self._claim(agent, channel)
             current = self._registry.find(agent.key)
@@ -41,6 +58,8 @@ class Reach:
             self._registry.numbers.put(key, agent.key)
         agent.channels[key] = channel
         link.deliver(ChannelAdded(agent_id=agent.agent_id, type=channel.type, ref=channel.ref))
+        if self.numbers is not None:
+            self.numbers.added(agent.key, channel)
 
     def configure(self, link: AgentLink, command: ChannelConfigure) -> None:
         """Patch a channel's configuration, for its future calls."""

@@ -17,6 +17,7 @@ from transports.twilio.signature import SIGNATURE_HEADER, Form, is_loopback, par
 log = structlog.get_logger(__name__)
 
 MAX_BODY = 64 * 1024
+VOICE_PATH = "/twilio/voice"
 STATUS_PATH = "/twilio/status"
 FORWARD_PATH = "/twilio/forward-status"
 
@@ -89,7 +90,7 @@ def carrier_routes(door: CarrierDoor, phone: Phone, dialling: Dialling) -> APIRo
             return None
         return dict(form if request.method == "POST" else request.query_params.multi_items())
 
-    @routes.api_route("/twilio/voice", methods=["GET", "POST"])
+    @routes.api_route(VOICE_PATH, methods=["GET", "POST"])
     async def voice(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
         form = await fields(request)
         if form is None:

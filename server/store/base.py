@@ -86,6 +86,10 @@ class Store(Protocol):
         """
         ...
 
+    async def in_production(self, number: str) -> bool:
+        """Whether a production agent is on that number now, on whichever node."""
+        ...
+
     async def release_number(self, number: str, agent: AgentKey) -> None:
         """Take the agent off that number; unknown is fine."""
         ...

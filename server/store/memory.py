@@ -68,6 +68,11 @@ class MemoryStore:
             return record.production
         return agent
 
+    async def in_production(self, number: str) -> bool:
+        """See `Store`."""
+        record = self._numbers.get(number)
+        return record is not None and record.production is not None
+
     async def release_number(self, number: str, agent: AgentKey) -> None:
         """See `Store`."""
         record = self._numbers.get(number)

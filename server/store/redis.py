@@ -94,6 +94,10 @@ class RedisStore:
             self._wanted.pop(OnNumber(number, replacing), None)
         return agent
 
+    async def in_production(self, number: str) -> bool:
+        """See `Store`."""
+        return (await self._redis.run(scripts.in_production(number)))[0] == 1
+
     async def release_number(self, number: str, agent: AgentKey) -> None:
         """See `Store`."""
         claim = OnNumber(number, agent)

@@ -112,6 +112,15 @@ if redis.call('HLEN', KEYS[1]) == 1 then redis.call('DEL', KEYS[1]) end
 return {1}
 """
 
+_IN_PRODUCTION: Final = """
+-- KEYS: the number. ARGV: prefix of leases. Answers {1} when a node that is there has a production agent on it.
+local all = redis.call('HGETALL', KEYS[1])
+for i = 1, #all, 2 do
+  if string.sub(all[i], 1, 2) == 'p ' and redis.call('EXISTS', ARGV[1] .. all[i + 1]) == 1 then return {1} end
+end
+return {0}
+"""
+
 _KEEP_CALLERS: Final = """
 -- KEYS: the callers, the agent's claim. ARGV: prefix of leases, node, callers ('' forgets), ms. An agent that
 -- another node has by now is that node's business.
@@ -202,6 +211,11 @@ class Claimant:
 def holder_of(agent: AgentKey) -> Call:
     """Somebody wants to know who has it."""
     return Call(_HOLDER_OF_AGENT, (claim_key(agent),), (_LEASE,))
+
+
+def in_production(number: str) -> Call:
+    """Somebody wants to know whether it may be changed."""
+    return Call(_IN_PRODUCTION, (f"vg:number:{number}",), (_LEASE,))
 
 
 def claim_key(claim: Claim) -> str:
