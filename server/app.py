@@ -28,7 +28,7 @@ from server.agents.registry import AgentRegistry
 from server.api.access import Access
 from server.api.address import BehindProxies
 from server.api.agent_info import agent_info_routes
-from server.api.carrier import FORWARD_PATH, STATUS_PATH, VOICE_PATH, CarrierDoor, carrier_routes
+from server.api.carrier import ANSWERED_PATH, FORWARD_PATH, STATUS_PATH, VOICE_PATH, CarrierDoor, carrier_routes
 from server.api.chat import ChatDoor, chat_routes
 from server.api.console import ConsoleParts, console_routes
 from server.api.cors import Cors
@@ -284,6 +284,7 @@ class Gateway:
             may_tell=self.organisations.may_ring,
             stream_url=lambda: self.stream_url,
             status_url=lambda: self.base_url + STATUS_PATH,
+            answered_url=(lambda: self.base_url + ANSWERED_PATH) if self.settings.dial_amd else None,
             transfer=self.phone.transfer,
             reachable=near or self.settings.public_url is not None,
         )

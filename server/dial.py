@@ -11,6 +11,7 @@ import secrets
 from dataclasses import replace
 from typing import Protocol
 
+import msgspec
 import structlog
 
 from pipelines.clock import Clock
@@ -127,6 +128,12 @@ class Dial:
             self._watch()
         else:
             self.finish(outcome, told=True)
+
+    def note(self, key: str, text: str) -> None:
+        """Something the carrier found out, for the call's metadata."""
+        facts = self.expected.facts
+        metadata = {**facts.metadata, key: msgspec.Raw(msgspec.json.encode(text))}
+        self.expected.facts = replace(facts, metadata=metadata)
 
     def connect(self) -> None:
         """Its line is there: from here on somebody else is called by its id."""

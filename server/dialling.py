@@ -67,6 +67,8 @@ class DialRules:
     status_url: Callable[[], str]
     transfer: Callable[[CallFacts], Transfer | None]
     """How somebody who was called is connected elsewhere."""
+    answered_url: Callable[[], str] | None = None
+    """Where the carrier says who answered, a person or a machine; None: it is not asked."""
     reachable: bool = True
     """Whether the carrier can find us at all."""
 
@@ -149,11 +151,14 @@ class Dialling:
     # --- the carrier ---
 
     async def _place(self, dial: Dial, carrier: DialCarrier, who: Parties) -> None:
+        answered = self._rules.answered_url
         order = NewCall(
             to=who.to,
             caller=who.caller,
-            twiml=twiml.connect_stream(self._rules.stream_url(), {"call_id": dial.dial_id, "key": dial.secret}),
+            twiml="" if answered is not None else self._stream(dial),
+            url="" if answered is None else f"{answered()}?dial={dial.dial_id}",
             status_callback=f"{self._rules.status_url()}?dial={dial.dial_id}",
+            detect_machine=answered is not None,
         )
         try:
             record = await carrier.create_call(order)
@@ -188,6 +193,19 @@ class Dialling:
             log.warning("stray_call", dial_id=dial_id, call_id=call_id)
             self._calls.spawn(_cancel(carrier, call_id), "cancel")
 
+    def answered(self, dial_id: str, form: Mapping[str, str]) -> str:
+        """The carrier knows who answered, and asks what to do; the answer is TwiML."""
+        call_id, account = form.get("CallSid", ""), form.get("AccountSid", "")
+        dial = self._dials.get(dial_id)
+        told = dial is not None and call_id and self._rules.may_tell(account, dial.org_id)
+        if dial is None or not told or not dial.known(call_id):
+            return twiml.hang_up()
+        dial.told("in-progress")
+        by_whom = form.get("AnsweredBy", "")
+        if by_whom:
+            dial.note("answered_by", by_whom)
+        return self._stream(dial)
+
     def __contains__(self, call_id: str) -> bool:
         """Whether a media stream that names this id is that of a dial."""
         return call_id in self._dials
@@ -221,6 +239,10 @@ class Dialling:
             self._calls.spawn(_cancel(carrier, dial.call_id), "cancel")
 
     # --- inside ---
+
+    def _stream(self, dial: Dial) -> str:
+        parameters = {"call_id": dial.dial_id, "key": dial.secret}
+        return twiml.connect_stream(self._rules.stream_url(), parameters)
 
     def _await_stray(self, dial: Dial, carrier: DialCarrier) -> None:
         self._strays[dial.dial_id] = carrier

@@ -71,6 +71,7 @@ class Settings(BaseSettings):
     pinecall_webrtc_startup_config_wait_ms: int = Field(default=600, ge=0, le=5000)
     agent_grace_seconds: float = Field(default=20, ge=0, le=600)
     no_agent_message: str | None = None
+    dial_amd: bool = False
     hold_music_file: Path | None = None
     console: bool = True
     console_recent_calls: int = Field(default=50, ge=0, le=1000)

@@ -228,6 +228,38 @@ async def test_somebody_who_was_called_is_transferred_with_our_number_shown() ->
         assert f'callerId="{NUMBER}"' in it.twilio.twiml[sid]
 
 
+# --- machines ---
+
+
+async def test_nobody_listens_for_machines_unless_asked_to() -> None:
+    async with dialling() as it:
+        call = await it.dialled()
+        assert "MachineDetection" not in call.form
+
+
+@pytest.mark.parametrize("whom", ["human", "machine_start"])
+async def test_who_answered_is_in_the_metadata_if_the_operator_wants_to_know(whom: str) -> None:
+    async with dialling(Callee(answered_by=whom, recognised_s=3), dial_amd=True) as it:
+        telephone, sid = await it.talking(greeting=GREETING, metadata=METADATA)
+        await it.agent.told(sid, "bot.finished")
+        await telephone.hang_up()
+        ended = await it.ended()
+        started = await it.agent.told(sid, "call.started")
+        assert started["metadata"] == ended["metadata"] == {**METADATA, "answered_by": whom}
+        assert moment(telephone, Happening.BOT_AUDIBLE) - moment(telephone, Happening.ANSWERED) < 0.15
+
+
+async def test_an_answer_to_a_dial_that_is_over_is_hung_up() -> None:
+    async with dialling(Callee(rings_s=24), dial_amd=True) as it:
+        call = await it.dialled()
+        await it.agent.told(call.sid, "call.dialing")
+        await it.agent.send("call.hangup", call_id=call.sid)
+        await it.ended()
+        form = {"CallSid": call.sid, "AccountSid": it.twilio.account_sid, "AnsweredBy": "human"}
+        answer = await call.exchange.post(call.form.get("Url"), form)
+        assert (answer.status_code, "<Hangup" in answer.text, "<Stream" in answer.text) == (200, True, False)
+
+
 # --- sip ---
 
 

@@ -102,13 +102,13 @@ async def test_a_carrier_that_never_answers_is_given_up(
 
 async def test_a_new_call_carries_all_it_was_told(twilio: SimulatedTwilioRest, rest: TwilioRest) -> None:
     twilio.own(OURS)
-    order = NewCall(THEIRS, OURS, twiml="<Response/>", status_callback=HOOK.status_callback, machine_callback=HOOK.url)
+    order = NewCall(THEIRS, OURS, url=HOOK.url, status_callback=HOOK.status_callback, detect_machine=True)
     made = await rest.create_call(order)
     call = await twilio.dialled()
     assert (made.sid, made.status, made.to, made.caller) == (call.sid, "queued", THEIRS, OURS)
     assert call.form.get("Timeout") == "25"
     assert call.form.all("StatusCallbackEvent") == ["initiated", "ringing", "answered", "completed"]
-    assert call.form.get("AsyncAmd") == "true"
+    assert (call.form.get("MachineDetection"), call.form.get("MachineDetectionTimeout")) == ("Enable", "5")
     assert (await rest.fetch_call(made.sid)).sid == made.sid
 
 

@@ -19,6 +19,7 @@ log = structlog.get_logger(__name__)
 MAX_BODY = 64 * 1024
 VOICE_PATH = "/twilio/voice"
 STATUS_PATH = "/twilio/status"
+ANSWERED_PATH = "/twilio/answered"
 FORWARD_PATH = "/twilio/forward-status"
 
 
@@ -106,6 +107,14 @@ def carrier_routes(door: CarrierDoor, phone: Phone, dialling: Dialling) -> APIRo
         dialling.status(request.query_params.get("dial", ""), form)
         phone.status(form)
         return Response(status_code=204)
+
+    @routes.post(ANSWERED_PATH)
+    async def answered(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
+        form = await fields(request)
+        if form is None:
+            return Response(status_code=403)
+        answer = dialling.answered(request.query_params.get("dial", ""), form)
+        return Response(answer, media_type="text/xml")
 
     @routes.post(FORWARD_PATH)
     async def forwarded(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]

@@ -167,7 +167,8 @@ class SimulatedTwilioRest:
         async with self._dialled:
             self.dials.append(call)
             self._dialled.notify_all()
-        await asyncio.sleep(self.placing_s)
+        if self.placing_s:
+            await asyncio.sleep(self.placing_s)
         return self._call(sid, 201)
 
     async def _fetch_call(self, request: Request) -> Response:

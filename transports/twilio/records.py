@@ -9,6 +9,7 @@ import msgspec
 
 RING_SECONDS: Final = 25
 """Every SDK gives a dial up after 30 s; Twilio itself would ring for 60."""
+DETECTION_SECONDS: Final = 5
 CALL_EVENTS: Final = ("initiated", "ringing", "answered", "completed")
 
 
@@ -16,8 +17,8 @@ CALL_EVENTS: Final = ("initiated", "ringing", "answered", "completed")
 class NewCall:
     """A call to be made. Either `twiml` (at most 4000 characters) or `url`, which is asked for it when it is answered.
 
-    `to` and `caller` are E.164 numbers or `sip:` addresses. `machine_callback` turns on detection of answering
-    machines beside the call: what was found is posted there as `AnsweredBy`.
+    `to` and `caller` are E.164 numbers or `sip:` addresses. `detect_machine` has Twilio listen first who
+    answered, for 5 s at most, and say so as `AnsweredBy` when it asks `url`; who answered hears silence meanwhile.
     """
 
     to: str
@@ -26,7 +27,7 @@ class NewCall:
     url: str = ""
     status_callback: str = ""
     ring_seconds: int = RING_SECONDS
-    machine_callback: str = ""
+    detect_machine: bool = False
 
     def form(self) -> list[tuple[str, str]]:
         """As Twilio takes it; the events are one field each."""
@@ -35,9 +36,8 @@ class NewCall:
         if self.status_callback:
             fields += [("StatusCallback", self.status_callback), ("StatusCallbackMethod", "POST")]
             fields += [("StatusCallbackEvent", event) for event in CALL_EVENTS]
-        if self.machine_callback:
-            fields += [("MachineDetection", "Enable"), ("AsyncAmd", "true")]
-            fields += [("AsyncAmdStatusCallback", self.machine_callback), ("AsyncAmdStatusCallbackMethod", "POST")]
+        if self.detect_machine:
+            fields += [("MachineDetection", "Enable"), ("MachineDetectionTimeout", str(DETECTION_SECONDS))]
         return fields
 
 
