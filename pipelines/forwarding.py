@@ -25,7 +25,7 @@ from wire.events import CallError, CallForwarded
 log = structlog.get_logger(__name__)
 
 DRAIN_SECONDS = 10.0
-"""What is queued may be heard for so long before the transfer."""
+"""What is queued may be heard for so long before the transfer, and so may the message that announces it."""
 
 
 class SpeakingCall(Spawner, Protocol):
@@ -70,12 +70,11 @@ class Forwarding:
         return self._at_carrier
 
     async def _forward(self, command: CallForward, transfer_to: Transfer) -> None:
-        self._say(command.message or (transfer(self._language()) if command.announce else ""))
-        try:
-            async with asyncio.timeout(DRAIN_SECONDS):
-                await self._mouth.quiet()
-        except TimeoutError:
-            log.info("forward_cut_speech")
+        await self._drained()
+        message = command.message or (transfer(self._language()) if command.announce else "")
+        if message:
+            self._say(message)
+            await self._drained()
         self._at_carrier = True
         try:
             await transfer_to(command.to)
@@ -84,6 +83,15 @@ class Forwarding:
             return
         self._events.publish(CallForwarded(to=command.to))
         self._end("forwarded")
+
+    async def _drained(self) -> None:
+        """What is queued is heard, or cut off when that takes too long."""
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self._mouth.quiet()
+        except TimeoutError:
+            log.info("forward_cut_speech")
+            self._mouth.clear()
 
     def _failed(self, failure: TransferFailed) -> None:
         self._asking = self._at_carrier = False
@@ -94,9 +102,8 @@ class Forwarding:
         self._events.publish(CallError(code="FORWARD_FAILED", error=str(failure)))
 
     def _say(self, text: str) -> None:
-        if text:
-            utterance = Utterance(new_id("msg"), "", Origin.GREETING, remembered=True)
-            utterance.announced_text = text
-            utterance.write(text)
-            utterance.close()
-            self._call.say(utterance)
+        utterance = Utterance(new_id("msg"), "", Origin.GREETING, remembered=True)
+        utterance.announced_text = text
+        utterance.write(text)
+        utterance.close()
+        self._call.say(utterance)

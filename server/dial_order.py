@@ -38,7 +38,7 @@ class Parties:
 
 def parties(command: CallDial, channels: Collection[Channel]) -> Parties:
     """Check and complete both ends. Raises DialRefused."""
-    to = _callee(command.to)
+    to = callee(command.to)
     phones = [channel for channel in channels if channel.type == "phone"]
     wanted = command.from_.strip()
     if len(wanted) > _MAX:
@@ -66,7 +66,9 @@ def layers(command: CallDial, agent: Agent, channel: Channel | None) -> list[Lay
     return [agent.layer, *([channel.layer] if channel is not None else []), own]
 
 
-def _callee(raw: str) -> str:
+def callee(raw: str) -> str:
+    """Whom the carrier is to connect: a number in E.164 form, or a SIP address as it was written, since every part of
+    it may matter there. Raises DialRefused."""
     text = raw.strip()
     if not text:
         raise DialRefused("to: whom to call is missing")

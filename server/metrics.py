@@ -28,6 +28,9 @@ class Metrics:
         self._registry = CollectorRegistry()
         self.live = Gauge("gateway_calls_live", "Calls going on", registry=self._registry)
         self.calls = Counter("gateway_calls_total", "Calls that ended", ["reason"], registry=self._registry)
+        self.refused = Counter(
+            "gateway_calls_refused_total", "Calls that there was no room for", ["reason"], registry=self._registry
+        )
         self.errors = Counter("gateway_provider_errors_total", "Vendor failures", ["code"], registry=self._registry)
         self.turns = Counter("gateway_turns_total", "Turns of users that ended", registry=self._registry)
         self.interruptions = Counter(

@@ -21,11 +21,12 @@ from pipelines.parts import CallFacts
 from providers.base import MULAW_8K
 from providers.errors import ProviderError
 from server.calls import Calls, ExpectedCall
+from server.dial_order import DialRefused, callee
 from server.routing import Nobody, Routed, Router
 from server.screening import Screening, Verdict
 from transports.twilio import twiml
 from transports.twilio.line import StreamStart
-from transports.twilio.numbers import reported
+from transports.twilio.numbers import is_e164, normalise, reported
 from transports.twilio.rest import CarrierError
 from transports.twilio.sip import sip_metadata
 from wire.errors import ConfigError
@@ -228,16 +229,18 @@ class Phone:
 
     def transfer(self, facts: CallFacts) -> Transfer | None:
         """How the other side of this call is connected elsewhere; who is called there sees our number."""
-        ours = facts.to if facts.direction == "inbound" else facts.from_
+        ours = normalise(facts.to if facts.direction == "inbound" else facts.from_).partition("@")[0]
+        caller_id = ours if is_e164(ours) else ""
         carrier = self._rules.carrier_of(facts.org_id)
         if carrier is None:
             return None
 
         async def transfer(to: str) -> None:
             try:
-                target = twiml.dial(reported(to), ours, self._rules.forward_url())
-                await carrier.redirect(facts.call_id, target)
-            except CarrierError as error:
+                # The carrier would take any text for a number, and hang up on the caller.
+                document = twiml.dial(callee(to), caller_id, self._rules.forward_url())
+                await carrier.redirect(facts.call_id, document)
+            except (CarrierError, DialRefused) as error:
                 raise TransferFailed(str(error)) from error
 
         return transfer

@@ -96,7 +96,7 @@ async def test_a_conversation_ends_with_its_length_and_every_word_in_order() -> 
         assert confirmed == [GREETING, "For two, fine. Anything else?", "Goodbye."]
 
 
-@pytest.mark.proves("ws-44", "row-78")
+@pytest.mark.proves("ws-44", "row-78", "row-123")
 async def test_a_caller_who_hangs_up_on_the_bot_is_told_before_the_end_and_nothing_after() -> None:
     async with running() as rig:
         agent = await rig.agent()
@@ -106,6 +106,7 @@ async def test_a_caller_who_hangs_up_on_the_bot_is_told_before_the_end_and_nothi
         await agent.wait("bot.word", word_index=5)
         await caller.hang_up()
         over = await ended(agent, call)
+        assert over["reason"] == "hangup"
         told = agent.of_call(call)
         assert names(told)[-4:] == ["message.confirmed", "bot.interrupted", "bot.interrupted", "call.ended"]
         assert [frame["message_id"] for frame in told[-3:-1]] == ["m1", "m2"]
@@ -159,7 +160,7 @@ async def test_a_carrier_that_just_vanishes_ends_the_call_once() -> None:
         assert (await ended(agent, call))["reason"] == "hangup"
 
 
-@pytest.mark.proves("row-111")
+@pytest.mark.proves("row-111", "row-123")
 async def test_a_carrier_that_falls_silent_is_given_up_after_half_a_minute() -> None:
     async with running() as rig:
         agent = await rig.agent()

@@ -18,7 +18,7 @@ def times(agent: Agent, call: str) -> list[tuple[str, float]]:
     return [(frame["event"], round(frame["ts"] - frames[0]["ts"], 1)) for frame in frames[1:]]
 
 
-@pytest.mark.proves("ws-42", "row-98", "row-100")
+@pytest.mark.proves("ws-42", "row-98", "row-100", "row-123")
 async def test_silence_warns_twice_then_ends_the_call() -> None:
     async with running() as rig:
         agent = await rig.agent(session_limits=SHORT)
@@ -79,7 +79,7 @@ async def test_a_user_who_speaks_starts_the_silence_anew() -> None:
         assert "session.timeout" not in names(agent.of_call(call))
 
 
-@pytest.mark.proves("ws-43", "row-102")
+@pytest.mark.proves("ws-43", "row-102", "row-123")
 async def test_a_call_ends_at_its_longest_however_lively_it_is() -> None:
     async with running([Say("and so on and on")]) as rig:
         agent = await rig.agent(session_limits={"max_duration_seconds": 5})

@@ -43,10 +43,11 @@ def say_and_hang_up(text: str) -> str:
 
 
 def dial(to: str, caller_id: str, action: str) -> str:
-    """Connect the caller with a number, or a `sip:` address; the outcome is told to the URL `action`."""
+    """Connect the caller with a number, or a SIP address; the outcome is told to the URL `action`. `caller_id` is what
+    they see who are called; empty: what the carrier finds fit."""
     response = VoiceResponse()
-    verb = Dial(caller_id=caller_id, action=action, timeout=25, answer_on_bridge=True)
-    if to.lower().startswith(("sip:", "sips:")):
+    verb = Dial(caller_id=caller_id or None, action=action, timeout=25, answer_on_bridge=True)
+    if "@" in to:
         verb.sip(to)
     else:
         verb.number(to)
