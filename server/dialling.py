@@ -94,6 +94,7 @@ class Dialling:
         """Call everything off. Before the calls close: they own the tasks that tell the carrier."""
         for dial in list(self._dials.values()):
             dial.end("shutdown")
+        self._strays.clear()
 
     # --- the agent ---
 
