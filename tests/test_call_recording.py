@@ -193,7 +193,7 @@ async def test_a_channel_may_record_what_its_agent_does_not() -> None:
 
 async def test_recording_that_is_paused_leaves_silence_of_the_same_length() -> None:
     async with running() as rig:
-        agent = await rig.agent(media=RECORDED)
+        agent = await rig.agent(media={**RECORDED, "live": True})
         caller, call_id = await rig.call(agent)
         caller.say(ulaw.encode(tone_pcm(500, 6000, 8000, -20.0)))
         await asyncio.sleep(2)

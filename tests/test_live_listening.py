@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 import socket as sockets
+from contextlib import AsyncExitStack
 
 import httpx2
 import numpy as np
@@ -17,6 +19,7 @@ from demo.caller import Happening
 from pipelines.audio import ulaw
 from server.auth import Source, digest_of
 from server.live import MAX_LISTENERS, QUEUED_FRAMES, Listener
+from tests.browser_rig import visit
 from tests.call_facts import faultless as faultless
 from tests.call_facts import moments
 from tests.listening import KEEP_ALIVE, LIVE, address, delay, hearing, power_db, samples
@@ -170,6 +173,31 @@ async def test_both_sides_sound_at_the_pitch_and_level_they_had() -> None:
             power_db(part, pitch, 8000), abs=1.0
         )
         assert len(said) >= 24000
+
+
+@pytest.mark.proves("row-137", "web-35")
+async def test_a_browsers_call_is_heard_and_recorded_at_16_khz() -> None:
+    async with running() as rig, AsyncExitStack() as stack:
+        agent = await rig.agent(media={"live": True, "recording": True})
+        page, call_id = await visit(rig, agent, stack)
+        async with hearing(rig, call_id) as ear:
+            assert ear.metadata["sampleRate"] == 16000
+            page.say(tone_pcm(3000, 4000, 16000, -20.0))
+            await asyncio.sleep(1.5)
+            await agent.say(call_id, LONG, "m1")
+            await agent.wait("bot.finished", message_id="m1")
+            await page.close()
+            told = await agent.wait("call.recording")
+            ended = await agent.wait("call.ended")
+        assert {len(frame) for _, frame in ear.frames if len(frame) > 2} == {1600}
+        mix = samples(ear.sound)
+        assert power_db(mix[16000:24000], 3000, 16000) == pytest.approx(-20.0, abs=2.0), "once through Opus"
+        assert told["sample_rate"] == 16000
+        assert told["duration_ms"] / 1000 == pytest.approx(ended["duration_seconds"], abs=0.1)
+        recorded = samples(base64.b64decode(told["audio"])[44:])
+        assert power_db(recorded[16000:24000], 3000, 16000) == pytest.approx(-20.0, abs=2.0)
+        # The bot speaks behind the tone, too: what the page heard last is what the recording ends with.
+        assert np.abs(recorded[5 * 16000 : 6 * 16000]).max() > 1000
 
 
 @pytest.mark.proves("row-138", "web-35")
