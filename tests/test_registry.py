@@ -187,14 +187,14 @@ async def test_a_callers_own_development_agent_gets_the_call_anyone_else_product
 
 
 @jumping
-@pytest.mark.proves("ws-13")
+@pytest.mark.proves("ws-13", "row-155")
 async def test_dev_callers_survive_reconnects_for_a_day_and_no_removal() -> None:
     desk = Desk()
     await desk.create(desk.link(), "mara", NUMBER)
     dev = desk.link()
     await desk.create(dev, "dev-ana-mara", NUMBER)
     await desk.callers(dev, CALLER)
-    for hours_away, expected in ((1.0, "dev-ana-mara"), (25.0, "mara")):
+    for hours_away, expected in ((23.9, "dev-ana-mara"), (24.1, "mara")):
         await desk.drop(dev)
         await asyncio.sleep(30.0)
         await desk.registry.expire()
