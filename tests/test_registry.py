@@ -64,14 +64,14 @@ async def sent(link: AgentLink) -> list[str]:
     names: list[str] = []
     while len(link.outbox):
         frame = await link.outbox.next()
-        assert frame is not None
+        assert isinstance(frame, bytes)
         names.append(json.loads(frame)["event"])
     return names
 
 
 async def answering(link: AgentLink) -> None:
     """A client that answers every ping."""
-    while (frame := await link.outbox.next()) is not None:
+    while isinstance(frame := await link.outbox.next(), bytes):
         if json.loads(frame)["event"] == "ping":
             link.receive('{"event":"pong"}')
 
@@ -158,7 +158,7 @@ async def test_three_hundred_refusals_cost_one_probe() -> None:
 
     async def count() -> None:
         nonlocal pings
-        while (frame := await holder.outbox.next()) is not None:
+        while isinstance(frame := await holder.outbox.next(), bytes):
             pings += 1
             assert json.loads(frame)["event"] == "ping"
             holder.receive('{"event":"pong"}')

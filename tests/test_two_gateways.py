@@ -71,7 +71,7 @@ async def events(link: AgentLink) -> list[Frame]:
     frames: list[Frame] = []
     while len(link.outbox):
         frame = await link.outbox.next()
-        assert frame is not None
+        assert isinstance(frame, bytes)
         frames.append(json.loads(frame))
     return frames
 
