@@ -39,14 +39,15 @@ from server.api.openapi import describe_truly
 from server.api.sdk import Pace, SdkDesk, sdk_routes
 from server.api.tokens import MintRates, TokenDesk, token_routes
 from server.api.webrtc import OfferRates, webrtc_routes
-from server.auth import DEFAULT_ORG, Keys
+from server.auth import Keys
 from server.browser import BrowserCalls, BrowserRules
 from server.calls import CallRules, Calls
 from server.carriers import Carriers
 from server.chats import Chats
 from server.console.records import Records
-from server.console.state import Pulse, agents_of
+from server.console.state import Pulse, agents_of, open_organisation, ringing_of
 from server.console.visitors import Visitors
+from server.demo_agent import DemoAgent
 from server.dialling import Dialling, DialRules
 from server.engines import CallEngines, voice_source
 from server.ice import IceServers, read_ports, read_urls
@@ -126,6 +127,7 @@ class Gateway:
         self._records = Records(settings.console_recent_calls)
         if settings.console:
             self.calls.observers.append(self._records.observe)
+            self.chats.observers.append(self._records.observe_chat)
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
         self._serving = False
@@ -190,21 +192,20 @@ class Gateway:
     def console_parts(self) -> ConsoleParts:
         """What the console shows."""
         pulse = Pulse(self.settings, self.clock)
+        open_to = open_organisation(self.settings)
         return ConsoleParts(
             records=self._records,
-            visitors=Visitors(self.organisations.keys, self.clock, self._console_open_to()),
+            visitors=Visitors(self.organisations.keys, self.clock, open_to),
             access=self.access,
             clock=self.clock,
             agents=lambda org_id: agents_of(self.registry, self.supply, org_id),
-            health=lambda org_id: pulse.read(self.registry, self.calls, org_id, len(self.agents)),
+            ringing=lambda org_id: ringing_of(self.registry, org_id),
+            health=lambda org_id: pulse.read(self.calls, self.chats, org_id, len(self.agents)),
+            live=self.registry.calls,
+            secure=self.base_url.startswith("https:"),
+            key_kept="" if open_to is None else str(self.settings.data_dir / "api_key"),
             mint=lambda channel, agent: self._token_desk.for_key(channel, agent, {}),
         )
-
-    def _console_open_to(self) -> str | None:
-        """Whose calls anybody on this machine may see: nobody's, once an operator has given out keys."""
-        settings = self.settings
-        own_key = not settings.organisation_keys and settings.api_keys_file is None
-        return DEFAULT_ORG if own_key and is_loopback(settings.host) else None
 
     async def run(self) -> None:
         """Serve until `stop`: then calls end, agents are told, and everything is released."""
@@ -305,17 +306,23 @@ class GatewayServer(uvicorn.Server):
     """uvicorn that knows its gateway: calls end before the sockets their last events need."""
 
     gateway: Gateway | None = None
+    demo: DemoAgent | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen; a port that the system chose becomes part of our own address."""
         await super().startup(sockets)
         if self.gateway is not None and self.servers and self.servers[0].sockets:
-            self.gateway.listens_on(self.servers[0].sockets[0].getsockname()[1])
+            port = self.servers[0].sockets[0].getsockname()[1]
+            self.gateway.listens_on(port)
+            if self.demo is not None:
+                self.demo.start(port)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop serving: calls, then agents, then HTTP."""
         if self.gateway is not None:
             await self.gateway.stop()
+        if self.demo is not None:
+            await self.demo.stop()
         await super().shutdown(sockets)
 
 

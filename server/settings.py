@@ -75,6 +75,7 @@ class Settings(BaseSettings):
     hold_music_file: Path | None = None
     console: bool = True
     console_recent_calls: int = Field(default=50, ge=0, le=1000)
+    demo_agent: bool = True
 
     twilio_account_sid: str | None = None
     twilio_auth_token: SecretStr | None = None

@@ -18,12 +18,13 @@ from starlette.websockets import WebSocketDisconnect
 
 from pipelines.clock import Clock
 from server.agents.agent import slugify
+from server.agents.calls import LiveCalls
 from server.api.access import Access, peer_of
 from server.api.errors import ApiError, JsonAnswer
 from server.console.feed import Feed
-from server.console.messages import Agents, Health, Hello
+from server.console.messages import Agents, Health, Hello, Message, Ringing
 from server.console.records import Records
-from server.console.visitors import COOKIE, KEPT_SECONDS, Visitors, from_own_page
+from server.console.visitors import COOKIE, COOKIE_PATH, KEPT_SECONDS, Visitors, from_own_page
 from server.store.base import AgentKey
 from server.tokens import Minted, TokenChannel
 
@@ -51,6 +52,8 @@ POLICY: Final = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
 
@@ -77,7 +80,13 @@ class ConsoleParts:
     access: Access
     clock: Clock
     agents: Callable[[str], Agents]
+    ringing: Callable[[str], Ringing]
     health: Callable[[str], Health]
+    live: LiveCalls
+    secure: bool
+    """Visitors come by HTTPS, whatever a proxy before us says."""
+    key_kept: str
+    """Where the generated key is, "" for none."""
     mint: Callable[[TokenChannel, AgentKey], Awaitable[Minted]]
 
 
@@ -110,8 +119,9 @@ def console_routes(parts: ConsoleParts) -> APIRouter:
             parts.visitors.sign_in(key, org_id),
             max_age=int(KEPT_SECONDS),
             httponly=True,
-            secure=request.url.scheme == "https",
+            secure=parts.secure or request.url.scheme == "https",
             samesite="strict",
+            path=COOKIE_PATH,
         )
         return answer
 
@@ -120,7 +130,7 @@ def console_routes(parts: ConsoleParts) -> APIRouter:
         if from_own_page(request):
             parts.visitors.sign_out(request)
         answer = JsonAnswer({"signed_in": False, "org": None})
-        answer.delete_cookie(COOKIE)
+        answer.delete_cookie(COOKIE, path=COOKIE_PATH)
         return answer
 
     @routes.post("/console/token")
@@ -134,7 +144,7 @@ def console_routes(parts: ConsoleParts) -> APIRouter:
     async def feed(websocket: WebSocket) -> None:  # pyright: ignore[reportUnusedFunction]
         org_id = _visitor(parts, websocket)
         await websocket.accept()
-        await _serve(websocket, parts, Feed(parts.records, org_id))
+        await _serve(websocket, parts, Feed(parts.records, parts.live, org_id))
 
     return routes
 
@@ -168,7 +178,15 @@ async def _body(request: Request, type_: type[_T]) -> _T:
 
 async def _serve(websocket: WebSocket, parts: ConsoleParts, feed: Feed) -> None:
     """One open page, until either side goes."""
-    feed.tell(Hello(org=feed.org_id, version=version("voice-gateway"), now=parts.clock.wall()))
+    feed.tell(
+        Hello(
+            org=feed.org_id,
+            version=version("voice-gateway"),
+            now=parts.clock.wall(),
+            open=parts.visitors.is_open_to(websocket),
+            key_kept=parts.key_kept,
+        )
+    )
     try:
         async with asyncio.TaskGroup() as tasks:
             others = [
@@ -205,13 +223,14 @@ async def _write(websocket: WebSocket, feed: Feed) -> None:
 
 async def _look(websocket: WebSocket, parts: ConsoleParts, feed: Feed) -> None:
     """Tell what has changed about agents, and how the gateway fares; and see that the visitor may still look."""
-    shown: Agents | None = None
+    shown: list[Message] = []
     health_due = 0.0
     while parts.visitors.org_of(websocket) == feed.org_id:
-        agents = parts.agents(feed.org_id)
-        if agents != shown:
-            shown = agents
-            feed.tell(agents)
+        seen: list[Message] = [parts.agents(feed.org_id), parts.ringing(feed.org_id)]
+        for message in seen:
+            if message not in shown:
+                feed.tell(message)
+        shown = seen
         if parts.clock.now() >= health_due:
             health_due = parts.clock.now() + HEALTH_SECONDS
             feed.tell(parts.health(feed.org_id))

@@ -19,6 +19,11 @@ class Hello(Message, tag="hello", kw_only=True):
     version: str
     now: float
     """The gateway's clock, epoch seconds."""
+    open: bool
+    """Nobody had to sign in: the page is on the gateway's own machine."""
+    key_kept: str
+    """The file in which the generated API key is, for commands that read it there; "" where operators gave out keys.
+    No key is ever told to a page."""
 
 
 class ChannelLine(msgspec.Struct, kw_only=True):
@@ -47,12 +52,31 @@ class Agents(Message, tag="agents", kw_only=True):
     agents: list[AgentLine]
 
 
+class RingingLine(msgspec.Struct, kw_only=True):
+    """One telephone that rings, or a call that its agent was asked whether to take."""
+
+    call_id: str
+    agent: str
+    from_: str = msgspec.field(name="from")
+    to: str
+    direction: str
+    state: str
+    """requested, dialing, ringing or answered."""
+
+
+class Ringing(Message, tag="ringing", kw_only=True):
+    """All calls that are not live yet, whenever something about them has changed."""
+
+    calls: list[RingingLine]
+
+
 class Health(Message, tag="health", kw_only=True):
     """How the gateway fares, every few seconds."""
 
     uptime_seconds: float
     calls: int
     max_calls: int
+    chats: int
     connections: int
     agents: int
     loop_lag_ms: float
@@ -65,8 +89,8 @@ class Health(Message, tag="health", kw_only=True):
     """Vendors there is a key for; empty: the built-in engines serve everything."""
 
 
-class Calls(Message, tag="calls", kw_only=True):
-    """All calls that are known, oldest first; once, at the beginning."""
+class Conversations(Message, tag="calls", kw_only=True):
+    """All calls and chats that are known, oldest first; once, at the beginning."""
 
     calls: list[CallSummary]
 
@@ -83,6 +107,8 @@ class Transcript(Message, tag="transcript", kw_only=True):
     call_id: str
     events: list[msgspec.Raw]
     turns: list[TurnRecord]
+    shortened: bool
+    """It was so long that its beginning is forgotten."""
 
 
 class Happened(Message, tag="event", kw_only=True):

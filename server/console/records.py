@@ -1,19 +1,23 @@
-"""What the console shows of calls: those that live and the last ones that ended, in memory only, per organisation.
+"""What the console shows of conversations: those that live and the last ones that ended, in memory only, per
+organisation. Calls and chats alike: both state their facts as events.
 
-A record keeps the call's events as they go over the wire. What only fills the time until something final comes (interim
-texts, words being spoken) is kept until then; sound never.
+A record keeps what a transcript is made of, as it goes over the wire. What only fills the time until something final
+comes (interim texts, words being spoken) is kept until then; what nobody reads afterwards (voice activity, loudness) is
+passed on to pages that look and kept by nobody. Sound is neither.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import msgspec
 
-from pipelines.call import Call, CallState
+from pipelines.call import Call
+from pipelines.chatting.session import ChatSession
 from pipelines.turn_times import TurnRecord
+from wire.chat_events import ChatMessage, LlmChatEnded, LlmChatError, LlmChatStarted
 from wire.events import (
     AudioMetrics,
     BotAudioComplete,
@@ -25,19 +29,34 @@ from wire.events import (
     CallEvent,
     CallRecording,
     CallStarted,
+    EagerTurn,
+    HistoryData,
+    HistoryUpdated,
+    LlmError,
+    MessageConfirmed,
+    SpeechEnded,
+    SpeechStarted,
     TurnAudio,
+    TurnContinued,
+    TurnPause,
+    TurnResumed,
     UserMessage,
     UserSpeaking,
 )
 
 MAX_EVENTS: Final = 4000
-"""Of one call; of a longer one the oldest are forgotten."""
+"""Of one conversation; of a longer one the oldest are forgotten."""
+MAX_TURNS: Final = 1000
+"""Likewise of latencies."""
+
+_NEVER_SHOWN: Final = (AudioMetrics, TurnAudio, BotAudioComplete, CallRecording, HistoryData, HistoryUpdated)
+_OF_THE_MOMENT: Final = (SpeechStarted, SpeechEnded, TurnPause, TurnResumed, EagerTurn, MessageConfirmed)
 
 _encoder: Final = msgspec.json.Encoder()
 
 
 class CallSummary(msgspec.Struct, kw_only=True):
-    """One line of the list of calls. Times are epoch seconds."""
+    """One line of the list. Times are epoch seconds."""
 
     call_id: str
     agent: str
@@ -62,8 +81,8 @@ class RecordListener(Protocol):
         """Its summary has."""
         ...
 
-    def happened(self, record: CallRecord, event: bytes) -> None:
-        """An event of the call, as JSON."""
+    def happened(self, record: CallRecord, event: CallEvent) -> None:
+        """An event of the conversation."""
         ...
 
     def answered(self, record: CallRecord, turn: TurnRecord) -> None:
@@ -72,124 +91,146 @@ class RecordListener(Protocol):
 
 
 class CallRecord:
-    """One call, from its beginning; an `EventSink` of it. `call` is None once it is over."""
+    """One conversation, from its beginning; an `EventSink` of it. `live` is None once it is over."""
 
-    def __init__(self, call: Call, tell: Callable[[], Iterator[RecordListener]]) -> None:
-        self.org_id = call.org_id
-        self.call: Call | None = call
-        self.summary = CallSummary(call_id=call.call_id, agent=call.slug)
-        self.turns: list[TurnRecord] = []
-        self._tell = tell
-        self._settled: list[bytes] = []
-        self._interim = b""
-        self._words: list[bytes] = []
+    def __init__(self, live: Call | ChatSession, listeners: Callable[[], list[RecordListener]]) -> None:
+        self.live: Call | ChatSession | None = live
+        self.summary = CallSummary(call_id=live.call_id, agent=live.slug)
+        self.turns: deque[TurnRecord] = deque(maxlen=MAX_TURNS)
+        self._state = live.events
+        self._listeners = listeners
+        self._settled: deque[bytes] = deque(maxlen=MAX_EVENTS)
+        self._interim: CallEvent | None = None
+        self._words: list[CallEvent] = []
 
     @property
     def over(self) -> bool:
-        """Whether the call has ended; one that ends before it begins says nothing of it."""
-        return self.call is None or self.call.state is CallState.ENDED
+        """Whether it has ended; one that ends before it begins says nothing of it."""
+        return self._state.closed
 
     @property
-    def events(self) -> list[bytes]:
+    def events(self) -> list[msgspec.Raw]:
         """What happened, each as JSON: what has settled, then what is being said now."""
-        return [*self._settled, *([self._interim] if self._interim else []), *self._words]
+        now = [*([self._interim] if self._interim is not None else []), *self._words]
+        return [msgspec.Raw(event) for event in (*self._settled, *map(_encoder.encode, now))]
+
+    @property
+    def shortened(self) -> bool:
+        """Whether it was so long that its beginning is forgotten."""
+        return len(self._settled) == MAX_EVENTS
 
     def deliver(self, event: CallEvent) -> None:
         """Take one event."""
-        if isinstance(event, AudioMetrics | TurnAudio | BotAudioComplete | CallRecording):
+        if isinstance(event, _NEVER_SHOWN):
             return
-        encoded = _encoder.encode(event)
-        self._keep(event, encoded)
-        for listener in self._tell():
-            listener.happened(self, encoded)
+        if isinstance(event, CallEnded | LlmChatEnded | LlmChatError) and event.messages:
+            # The whole record once more, instructions included: the transcript is there already.
+            event = msgspec.structs.replace(event, messages=[])
+        if not isinstance(event, _OF_THE_MOMENT):
+            self._keep(event)
+        for listener in self._listeners():
+            listener.happened(self, event)
         if self._sum_up(event):
-            for listener in self._tell():
+            for listener in self._listeners():
                 listener.changed(self)
 
     def turn_answered(self, turn: TurnRecord) -> None:
         """Take the times of one turn."""
         self.turns.append(turn)
         self.summary.answer_ms = turn.audible
-        for listener in self._tell():
+        for listener in self._listeners():
             listener.answered(self, turn)
             listener.changed(self)
 
-    def _keep(self, event: CallEvent, encoded: bytes) -> None:
+    def _keep(self, event: CallEvent) -> None:
         match event:
             case UserSpeaking():
-                self._interim = encoded
+                self._interim = event
                 return
             case BotWord():
-                self._words.append(encoded)
+                self._words.append(event)
                 return
-            case UserMessage():
-                self._interim = b""
-            case BotFinished() | BotInterrupted():
+            case UserMessage() | TurnContinued():
+                self._interim = None
+            case BotInterrupted():
+                # The only word of what was heard of it, where its text came in a stream.
+                self._settled.extend(map(_encoder.encode, self._words))
+                self._words.clear()
+            case BotFinished():
                 self._words.clear()
             case _:
                 pass
-        self._settled.append(encoded)
-        if len(self._settled) > MAX_EVENTS:
-            del self._settled[0]
+        self._settled.append(_encoder.encode(event))
 
     def _sum_up(self, event: CallEvent) -> bool:
         """Whether the summary has changed."""
         summary = self.summary
         match event:
-            case CallStarted():
+            case CallStarted() | LlmChatStarted():
                 summary.from_, summary.to, summary.direction = event.from_, event.to, event.direction
                 summary.transport = event.transport
                 summary.started_at = summary.started_at or event.ts
-            case UserMessage():
+            case UserMessage() | ChatMessage():
                 summary.turns += 1
             case BotInterrupted():
                 summary.interruptions += 1
-            case CallError():
+            case CallError() | LlmError():
                 summary.errors += 1
-            case CallEnded():
+            case CallEnded() | LlmChatEnded():
                 summary.ended_at, summary.reason = event.ended_at, event.reason
-                self.call = None
+                self.live = None
+            case LlmChatError():
+                summary.ended_at, summary.reason = event.ended_at, "error"
+                self.live = None
             case _:
                 return False
         return True
 
 
 class Records:
-    """The calls of all organisations that the console can show."""
+    """The conversations of all organisations that the console can show."""
 
     def __init__(self, keep: int) -> None:
-        """Of each organisation, the last `keep` calls that ended stay."""
+        """Of each organisation, the last `keep` that ended stay."""
         self._keep = keep
         self._by_org: dict[str, OrderedDict[str, CallRecord]] = {}
         self._listeners: dict[str, list[RecordListener]] = {}
 
     def observe(self, call: Call) -> None:
         """A call begins."""
-        org_id = call.org_id
-        record = CallRecord(call, lambda: iter(tuple(self._listeners.get(org_id, ()))))
-        records = self._by_org.setdefault(org_id, OrderedDict())
-        records[call.call_id] = record
-        self._forget(records)
-        call.events.watch(record)
+        record = self._record(call)
         call.times.listen(record.turn_answered)
 
+    def observe_chat(self, chat: ChatSession) -> None:
+        """A conversation in text begins."""
+        self._record(chat)
+
     def of_org(self, org_id: str) -> list[CallRecord]:
-        """All calls of an organisation that are known, oldest first."""
+        """All conversations of an organisation that are known, oldest first."""
         records = self._by_org.get(org_id)
         return [] if records is None else list(records.values())
 
     def find(self, org_id: str, call_id: str) -> CallRecord | None:
-        """One call."""
+        """One of them."""
         records = self._by_org.get(org_id)
         return None if records is None else records.get(call_id)
 
     def listen(self, org_id: str, listener: RecordListener) -> None:
-        """Tell this page of the organisation's calls, until `leave`."""
+        """Tell this page of the organisation's conversations, until `leave`."""
         self._listeners.setdefault(org_id, []).append(listener)
 
     def leave(self, org_id: str, listener: RecordListener) -> None:
         """Tell it no more."""
         self._listeners[org_id].remove(listener)
+
+    def _record(self, live: Call | ChatSession) -> CallRecord:
+        org_id = live.org_id
+        record = CallRecord(live, lambda: list(self._listeners.get(org_id, ())))
+        records = self._by_org.setdefault(org_id, OrderedDict())
+        records[live.call_id] = record
+        self._forget(records)
+        live.events.watch(record)
+        return record
 
     def _forget(self, records: OrderedDict[str, CallRecord]) -> None:
         over = [record for record in records.values() if record.over]

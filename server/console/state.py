@@ -1,4 +1,4 @@
-"""What the console shows beside calls: the agents that are there, and how the gateway fares."""
+"""What the console shows beside conversations: agents, telephones that ring, and how the gateway fares."""
 
 from __future__ import annotations
 
@@ -11,20 +11,52 @@ from typing import Final
 from pipelines.clock import Clock
 from server.agents.agent import Agent
 from server.agents.registry import AgentRegistry
+from server.auth import DEFAULT_ORG
 from server.calls import Calls
-from server.console.messages import AgentLine, Agents, ChannelLine, Health
+from server.chats import Chats
+from server.console.messages import AgentLine, Agents, ChannelLine, Health, Ringing, RingingLine
+from server.dial import Dial
+from server.screening import RingingCall
 from server.settings import Settings
 from server.supply import Supply
+from transports.twilio.signature import is_loopback
 from wire.errors import ConfigError
 
 _STATM: Final = Path("/proc/self/statm")
 _MEGABYTE: Final = 1024 * 1024
 
 
+def open_organisation(settings: Settings) -> str | None:
+    """Whose conversations anybody on this machine may see: nobody's, once an operator gave out keys or an address."""
+    own_key = not settings.organisation_keys and settings.api_keys_file is None
+    alone = settings.public_url is None and is_loopback(settings.host)
+    return DEFAULT_ORG if own_key and alone else None
+
+
 def agents_of(registry: AgentRegistry, supply: Supply, org_id: str) -> Agents:
     """All agents of an organisation, by name."""
     lines = [_line(registry, supply, agent) for agent in registry.of_org(org_id)]
     return Agents(agents=sorted(lines, key=lambda line: line.slug))
+
+
+def ringing_of(registry: AgentRegistry, org_id: str) -> Ringing:
+    """All calls of an organisation that are on their way, oldest first."""
+    lines: list[RingingLine] = []
+    for call in registry.calls:
+        if call.org_id != org_id or not isinstance(call, Dial | RingingCall):
+            continue
+        facts = call.expected.facts if isinstance(call, Dial) else call.facts
+        lines.append(
+            RingingLine(
+                call_id=call.call_id,
+                agent=call.slug,
+                from_=facts.from_,
+                to=facts.to,
+                direction=facts.direction,
+                state=call.progress.state.name.lower() if isinstance(call, Dial) else "ringing",
+            )
+        )
+    return Ringing(calls=lines)
 
 
 def _line(registry: AgentRegistry, supply: Supply, agent: Agent) -> AgentLine:
@@ -56,19 +88,20 @@ class Pulse:
         self._read = (clock.now(), time.process_time())
         self._share = 0.0
 
-    def read(self, registry: AgentRegistry, calls: Calls, org_id: str, connections: int) -> Health:
+    def read(self, calls: Calls, chats: Chats, org_id: str, connections: int) -> Health:
         """As things stand. Counts of agents are those of the organisation, all else is the whole gateway's."""
         return Health(
             uptime_seconds=round(self._clock.now() - self._began, 1),
             calls=len(calls),
             max_calls=self._settings.max_concurrent_calls,
+            chats=len(chats),
             connections=connections,
-            agents=len(registry.of_org(org_id)),
+            agents=len(calls.registry.of_org(org_id)),
             loop_lag_ms=round(calls.lag * 1000, 1),
             memory_mb=_memory_mb(),
             cpu_percent=self._cpu_percent(),
             store="redis" if self._settings.redis_url is not None else "memory",
-            store_reachable=registry.store.reachable,
+            store_reachable=calls.registry.store.reachable,
             engines=_vendors(sorted(self._settings.vendor_keys)),
         )
 

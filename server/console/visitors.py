@@ -15,12 +15,16 @@ from urllib.parse import urlsplit
 from starlette.requests import HTTPConnection
 
 from pipelines.clock import Clock
+from server.api.address import origin_sent
 from server.auth import Keys, digest_of
 from transports.twilio.signature import is_loopback
 
 COOKIE: Final = "voice_gateway_console"
+COOKIE_PATH: Final = "/console"
+"""Nothing else of the gateway is shown the cookie."""
 KEPT_SECONDS: Final = 12 * 3600.0
 _MAX_SIGNED_IN: Final = 1000
+_PROXIES_SAY: Final = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 _LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -63,22 +67,33 @@ class Visitors:
         visit = self._visits.get(_digest(connection.cookies.get(COOKIE, "")))
         if visit is not None and visit.until > self._clock.now() and self._keys.owner(visit.key) == visit.org_id:
             return visit.org_id
-        return self._open_org if self._is_here(connection) else None
+        return self._open_org if self.is_open_to(connection) else None
 
-    def _is_here(self, connection: HTTPConnection) -> bool:
-        """A person at this machine, not somebody behind a proxy or a tunnel on it."""
+    def is_open_to(self, connection: HTTPConnection) -> bool:
+        """Whether that is a person at this machine who needs no key: not one behind a proxy or a tunnel on it."""
+        if self._open_org is None or not from_own_page(connection):
+            return False
         peer = connection.client.host if connection.client is not None else ""
-        forwarded = any(name in connection.headers for name in ("x-forwarded-for", "forwarded", "via"))
-        host = urlsplit(f"//{connection.headers.get('host', '')}").hostname or ""
-        return is_loopback(peer) and host in _LOCAL_NAMES and not forwarded
+        forwarded = any(name in connection.headers for name in _PROXIES_SAY)
+        # Browsers speak HTTP/1.1 at least; a proxy that was told nothing at all sends no header, but may speak 1.0.
+        direct = not forwarded and connection.scope.get("http_version") != "1.0"
+        return direct and is_loopback(peer) and _host_of(connection) in _LOCAL_NAMES
 
 
 def from_own_page(connection: HTTPConnection) -> bool:
     """Whether a page of this host made the request, as far as its browser says anything about that."""
-    origin = connection.headers.get("origin")
+    origin = origin_sent(connection)
     if origin is not None:
-        return urlsplit(origin).netloc.lower() == connection.headers.get("host", "").lower()
+        sent, asked = urlsplit(origin).netloc.lower(), connection.headers.get("host", "").lower()
+        return sent != "" and sent == asked
     return connection.headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+
+
+def _host_of(connection: HTTPConnection) -> str:
+    try:
+        return urlsplit(f"//{connection.headers.get('host', '')}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _digest(cookie: str) -> str:
