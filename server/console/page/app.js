@@ -1,35 +1,40 @@
-// The console: signing in, the lists, and what is looked at.
+// The console: signing in, what the gateway tells, and what is looked at.
 
-import { ago, announce, byId, clock, h, keyed, text } from "./dom.js";
+import { announce, byId, narrow, soon, text } from "./dom.js";
 import { Chat } from "./chat.js";
 import { Feed, api } from "./feed.js";
+import { drawHealth } from "./health.js";
+import { Lists } from "./lists.js";
 import { Stage } from "./stage.js";
 import { Talk } from "./talk.js";
+import { welcome } from "./welcome.js";
 
 const THEMES = ["auto", "light", "dark"];
+const CHAT = "chat";
 
 class Console {
   constructor() {
-    this.agents = [];
-    this.calls = new Map();
-    this.skew = 0;
     this.looking = "";
-    this.feed = new Feed({ told: (message) => this.told(message), state: (state) => this.link(state) });
-    this.stage = new Stage(byId("stage"), { hangUp: (id) => this.feed.ask({ hang_up: id }), now: () => this.now() });
-    this.chat = new Chat(byId("stage"));
-    this.talk = new Talk(byId("talk"), { began: (id) => this.expect(id), ended: () => {} });
     this.expected = "";
-  }
-
-  now() {
-    return Date.now() / 1000 + this.skew;
+    this.skew = 0;
+    this.hello = null;
+    const hangUp = (id) => this.feed.ask({ hang_up: id });
+    const now = () => Date.now() / 1000 + this.skew;
+    this.feed = new Feed({ told: (message) => this.told(message), state: (state, wait) => this.link(state, wait) });
+    this.stage = new Stage(byId("stage"), { hangUp, now, back: () => this.back() });
+    this.chat = new Chat(byId("stage"), { back: () => this.back() });
+    this.talk = new Talk(byId("talk"), { began: (id) => this.expect(id) });
+    this.lists = new Lists({
+      look: (id) => this.look(id), talk: (agent) => this.talk.start(agent), chat: (agent) => this.openChat(agent), hangUp, now,
+    });
+    this.draw = soon(() => this.lists.draw());
   }
 
   async begin() {
     this.wire();
     setInterval(() => this.tick(), 1000);
-    const session = await api("GET", "/console/session").catch(() => ({ signed_in: false }));
-    if (session.signed_in) this.enter();
+    const session = await api("GET", "/console/session").catch(() => null);
+    if (session === null || session.signed_in) this.enter();
     else this.leave();
   }
 
@@ -37,15 +42,20 @@ class Console {
     byId("door").hidden = true;
     byId("floor").hidden = false;
     this.feed.open();
-    this.drawWelcome();
+    this.welcome();
   }
 
   leave() {
     this.feed.close();
-    this.talk.active && this.talk.stop();
-    this.chat.close();
-    this.calls.clear();
-    this.agents = [];
+    if (this.talk.active) this.talk.stop();
+    this.chat.end();
+    this.stage.leave();
+    this.lists.calls.clear();
+    this.lists.agents = [];
+    this.looking = "";
+    this.hello = null;
+    byId("lost").hidden = true;
+    byId("health").replaceChildren();
     byId("floor").hidden = true;
     byId("sign-out").hidden = true;
     byId("door").hidden = false;
@@ -57,214 +67,222 @@ class Console {
   told(message) {
     switch (message.kind) {
       case "hello":
+        this.hello = message;
         this.skew = message.now - Date.now() / 1000;
-        byId("sign-out").hidden = false;
-        byId("sign-out").title = `${message.org}, version ${message.version}`;
+        byId("sign-out").hidden = message.open;
+        byId("sign-out").title = `Signed in to ${message.org}`;
         break;
       case "agents":
-        this.agents = message.agents;
-        this.drawAgents();
-        if (this.looking === "") this.drawWelcome();
+        this.lists.agents = message.agents;
+        this.lists.drawAgents();
+        if (this.looking === "") this.welcome();
         break;
       case "calls":
-        this.calls = new Map(message.calls.map((call) => [call.call_id, call]));
-        this.drawCalls();
-        if (this.calls.has(this.looking)) this.feed.ask({ follow: this.looking });
+        this.all(message.calls);
         break;
       case "call":
         this.changed(message.call);
         break;
+      case "ringing":
+        this.lists.ringing(message.calls);
+        break;
       case "health":
-        this.drawHealth(message);
+        drawHealth(byId("health"), message);
         break;
       default:
         this.stage[message.kind]?.(message);
     }
   }
 
-  changed(call) {
-    const fresh = !this.calls.has(call.call_id);
-    this.calls.set(call.call_id, call);
-    if (call.call_id === this.expected || (fresh && this.looking === "")) {
-      this.expected = "";
-      this.look(call.call_id);
+  all(calls) {
+    this.lists.calls = new Map(calls.map((call) => [call.call_id, call]));
+    const wanted = this.looking || location.hash.slice(1);
+    const call = this.lists.calls.get(wanted);
+    if (call && this.looking === wanted) {
+      this.stage.update(call);
+      this.feed.ask({ follow: wanted });
+    } else if (call) {
+      this.look(wanted);
+    } else if (this.stage.callId) {
+      this.back();
     }
-    if (call.call_id === this.looking) this.stage.update(call);
-    this.drawCalls();
+    this.draw();
   }
 
-  link(state) {
-    document.body.dataset.link = state;
+  changed(call) {
+    const known = this.lists.calls.get(call.call_id);
+    this.lists.calls.set(call.call_id, call);
+    const first = !known && this.looking === "" && !narrow();
+    if (call.call_id === this.expected || first) this.look(call.call_id);
+    else if (call.call_id === this.stage.callId) this.stage.update(call);
+    this.draw();
+  }
+
+  link(state, wait) {
+    byId("lost").hidden = state !== "lost";
     if (state === "signed-out") this.leave();
     if (state === "lost") {
-      announce("The connection to the gateway is lost; trying again");
-      this.drawHealth(null);
+      text(byId("lost-text"), `The connection to the gateway is lost. Trying again in ${Math.max(1, Math.round(wait / 1000))} s.`);
+      drawHealth(byId("health"), null);
     }
   }
 
   // --- looking at something ---
 
   look(callId) {
-    const call = this.calls.get(callId);
+    const call = this.lists.calls.get(callId);
     if (!call) return;
-    this.chat.close();
+    if (callId === this.expected) this.expected = "";
+    if (callId === this.chat.callId) {
+      this.showChat();
+      return;
+    }
     this.looking = callId;
     this.stage.show(call);
     this.feed.ask({ follow: callId });
-    this.drawCalls();
-    byId("floor").dataset.view = "call";
+    this.shown(callId);
   }
 
   expect(callId) {
-    if (this.calls.has(callId)) this.look(callId);
+    if (this.lists.calls.has(callId)) this.look(callId);
     else this.expected = callId;
   }
 
-  step(by) {
-    const order = this.order();
-    const at = order.indexOf(this.looking);
-    const next = order[at < 0 ? 0 : Math.min(order.length - 1, Math.max(0, at + by))];
-    if (next) this.look(next);
-  }
-
-  order() {
-    const all = [...this.calls.values()].reverse();
-    return [...all.filter((call) => call.ended_at === null), ...all.filter((call) => call.ended_at !== null)].map((call) => call.call_id);
-  }
-
   openChat(agent) {
-    this.feed.ask({ follow: "" });
-    this.looking = "chat";
     this.chat.open(agent);
-    this.drawCalls();
+    this.showChat();
+  }
+
+  showChat() {
+    this.feed.ask({ follow: "" });
+    this.stage.leave();
+    this.looking = CHAT;
+    this.chat.show();
+    this.shown(this.chat.callId);
+    this.chat.input.focus();
+  }
+
+  // The address names what is looked at; on a small screen the list gives way to it, and the browser's "back" brings it back.
+  shown(callId) {
+    const address = callId ? `#${callId}` : location.pathname;
+    const entered = narrow() && byId("floor").dataset.view === "list";
+    if (entered) history.pushState(null, "", address);
+    else history.replaceState(null, "", address);
+    this.lists.looking = callId || CHAT;
+    this.lists.draw();
     byId("floor").dataset.view = "call";
+    document.body.dataset.view = "call";
+    if (entered && this.looking !== CHAT) byId("stage").querySelector("h2")?.focus();
   }
 
-  // --- drawing ---
-
-  drawWelcome() {
-    this.stage.welcome(this.agents, (agent) => this.talk.start(agent));
-  }
-
-  drawAgents() {
-    text(byId("agents-count"), this.agents.length ? String(this.agents.length) : "");
-    keyed(byId("agents"), this.agents, (agent) => agent.slug, (agent) => this.agentCard(agent), (node, agent) => {
-      node.classList.toggle("away", !agent.online);
-      text(node.querySelector(".agent-name"), agent.name);
-      text(node.querySelector(".agent-facts"), facts(agent));
-      for (const button of node.querySelectorAll("button")) button.disabled = !agent.online;
-    });
-  }
-
-  agentCard(agent) {
-    return h("article", { class: "agent" },
-      h("div", {}, h("h3", { class: "agent-name" }), h("p", { class: "agent-facts" })),
-      h("div", { class: "agent-act" },
-        h("button", { type: "button", "aria-label": `Talk with ${agent.name}`, onclick: () => this.talk.start(agent.slug) }, "Talk"),
-        h("button", { type: "button", "aria-label": `Chat with ${agent.name}`, onclick: () => this.openChat(agent.slug) }, "Chat")));
-  }
-
-  drawCalls() {
-    const all = [...this.calls.values()].reverse();
-    this.drawList("live", all.filter((call) => call.ended_at === null));
-    this.drawList("recent", all.filter((call) => call.ended_at !== null));
-  }
-
-  drawList(id, calls) {
-    text(byId(`${id}-count`), calls.length ? String(calls.length) : "");
-    keyed(byId(id), calls, (call) => call.call_id,
-      (call) => h("li", {}, h("button", { type: "button", class: "call", onclick: () => this.look(call.call_id) },
-        h("span", { class: "call-who" }), h("span", { class: "call-time" }), h("span", { class: "call-facts" }))),
-      (node, call) => this.drawCall(node, call));
-  }
-
-  drawCall(node, call) {
-    const button = node.firstElementChild;
-    if (call.call_id === this.looking) button.setAttribute("aria-current", "true");
-    else button.removeAttribute("aria-current");
-    const live = call.ended_at === null;
-    text(node.querySelector(".call-who"), `${call.agent} · ${call.from || call.transport}`);
-    text(node.querySelector(".call-time"), live ? clock(this.now() - (call.started_at || this.now())) : ago(this.now() - call.ended_at));
-    const answer = call.answer_ms === null ? "" : ` · ${call.answer_ms} ms`;
-    const cuts = call.interruptions ? ` · ${call.interruptions} cut` : "";
-    const errors = call.errors ? ` · ${call.errors} errors` : "";
-    text(node.querySelector(".call-facts"), `${call.transport || "…"} · ${call.turns} turns${answer}${cuts}${errors}${live ? "" : ` · ${call.reason}`}`);
-  }
-
-  drawHealth(health) {
-    if (!health) {
-      byId("health").replaceChildren(chip("gateway", "lost", "bad"));
-      return;
+  back() {
+    const before = this.lists.looking;
+    byId("floor").dataset.view = "list";
+    document.body.dataset.view = "list";
+    history.replaceState(null, "", location.pathname);
+    if (narrow() || !this.lists.calls.has(before)) {
+      this.feed.ask({ follow: "" });
+      this.looking = this.lists.looking = "";
+      this.stage.leave();
+      this.welcome();
+      this.lists.draw();
     }
-    const limit = health.max_calls ? ` / ${health.max_calls}` : "";
-    byId("health").replaceChildren(
-      chip("calls", `${health.calls}${limit}`, health.max_calls && health.calls >= health.max_calls ? "bad" : ""),
-      chip("loop", `${health.loop_lag_ms} ms late`, health.loop_lag_ms > 50 ? "bad" : health.loop_lag_ms > 15 ? "warn" : ""),
-      chip("cpu", `${Math.round(health.cpu_percent)} %`, health.cpu_percent > 85 ? "bad" : health.cpu_percent > 60 ? "warn" : ""),
-      chip("memory", `${Math.round(health.memory_mb)} MB`, ""),
-      chip(health.store, health.store_reachable ? "ok" : "unreachable", health.store_reachable ? "" : "bad"),
-      chip("engines", health.engines.length ? health.engines.join(", ") : "built in", ""),
-      chip("up", clock(health.uptime_seconds), ""));
+    this.button(before)?.focus();
+  }
+
+  step(by) {
+    const order = this.lists.order().map((call) => call.call_id);
+    const at = order.indexOf(this.lists.looking);
+    const next = order[at < 0 ? 0 : Math.min(order.length - 1, Math.max(0, at + by))];
+    if (!next) return;
+    this.look(next);
+    if (!narrow()) this.button(next)?.focus();
+  }
+
+  button(callId) {
+    return byId("side").querySelector(`li[data-key="${CSS.escape(callId)}"] .call`);
+  }
+
+  welcome() {
+    welcome(byId("stage"), {
+      agents: this.lists.agents, hello: this.hello,
+      talk: (agent) => this.talk.start(agent), chat: (agent) => this.openChat(agent),
+    });
   }
 
   tick() {
     this.stage.tick();
-    for (const node of [...byId("live").children, ...byId("recent").children]) {
-      const call = this.calls.get(node.dataset.key);
-      if (call) this.drawCall(node, call);
-    }
+    if (!byId("floor").hidden) this.lists.draw();
   }
 
   // --- what the visitor does ---
 
   wire() {
-    const remembered = localStorage.getItem("theme");
+    const remembered = remember("theme");
     this.theme(THEMES.includes(remembered) ? remembered : "auto");
     byId("theme").addEventListener("click", () => this.theme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length]));
     byId("help").addEventListener("click", () => byId("keys").showModal());
+    byId("retry").addEventListener("click", () => this.feed.open());
     byId("sign-out").addEventListener("click", async () => {
       await api("DELETE", "/console/session").catch(() => ({}));
       this.leave();
     });
     byId("sign-in").addEventListener("submit", (event) => this.signIn(event));
     document.addEventListener("keydown", (event) => this.key(event));
+    addEventListener("popstate", () => {
+      const call = location.hash.slice(1);
+      if (call && call !== this.lists.looking) this.look(call);
+      else if (!call && byId("floor").dataset.view === "call") this.back();
+    });
   }
 
   theme(name) {
     document.documentElement.dataset.theme = name;
-    localStorage.setItem("theme", name);
+    remember("theme", name);
     text(byId("theme"), `Theme: ${name}`);
   }
 
   async signIn(event) {
     event.preventDefault();
     const field = byId("key");
+    const button = event.target.querySelector("button");
+    button.disabled = true;
+    text(byId("sign-in-error"), "");
     try {
       await api("POST", "/console/session", { key: field.value.trim() });
       field.value = "";
-      text(byId("sign-in-error"), "");
       this.enter();
+      byId("side").querySelector("button")?.focus();
+      announce("Signed in");
     } catch (error) {
       text(byId("sign-in-error"), error.message);
+      field.select();
+    } finally {
+      button.disabled = false;
     }
   }
 
   key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || byId("floor").hidden || byId("keys").open) return;
     if (event.key === "Escape") {
-      byId("floor").dataset.view = "list";
+      if (event.target.id === "search") {
+        event.target.value = "";
+        this.lists.draw();
+      }
       event.target.blur?.();
+      this.back();
       return;
     }
     if (/^(input|textarea|select)$/i.test(event.target.tagName)) return;
-    const first = this.agents.find((agent) => agent.online)?.slug;
+    const first = this.lists.agents.find((agent) => agent.online)?.slug;
     const acts = {
       j: () => this.step(1),
       k: () => this.step(-1),
-      l: () => this.look(this.order()[0] ?? ""),
+      l: () => this.look(this.lists.order()[0]?.call_id ?? ""),
       t: () => (this.talk.active ? this.talk.stop() : first && this.talk.start(first)),
       c: () => first && this.openChat(first),
       m: () => this.talk.mute(),
+      "/": () => byId("search").focus(),
       "?": () => byId("keys").showModal(),
     };
     const act = acts[event.key];
@@ -274,13 +292,15 @@ class Console {
   }
 }
 
-function facts(agent) {
-  const ways = agent.channels.map((channel) => (channel.ref === channel.type ? channel.type : channel.ref)).join(", ");
-  return [agent.online ? null : "away", agent.model || "its own program thinks", ways].filter(Boolean).join(" · ");
-}
-
-function chip(name, value, how) {
-  return h("span", { class: `chip ${how}` }, h("span", { class: "chip-name" }, name), h("span", {}, value));
+// Browsers that store nothing may even refuse to be asked.
+function remember(name, value) {
+  try {
+    if (value === undefined) return localStorage.getItem(name);
+    localStorage.setItem(name, value);
+  } catch {
+    return null;
+  }
+  return value;
 }
 
 new Console().begin();

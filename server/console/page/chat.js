@@ -1,50 +1,76 @@
-// A text conversation with an agent, in the place of a call.
+// A text conversation with an agent. It goes on while something else is looked at, until it is ended.
 
-import { h, keyed, text } from "./dom.js";
-import { api } from "./feed.js";
+import { announce, h, keyed, soon, text } from "./dom.js";
+import { api, socketAddress } from "./feed.js";
+import { backButton } from "./stage.js";
+
+const WHO = { user: "You", bot: "Agent", tool: "Tool" };
 
 export class Chat {
-  constructor(box) {
+  constructor(box, { back }) {
     this.box = box;
+    this.back = back;
     this.socket = null;
-    this.lines = [];
-    this.waiting = false;
-    this.serial = 0;
+    this.callId = "";
+    this.parts = [];
+    this.draw = soon(() => this.drawNow());
   }
 
   async open(agent) {
-    this.close();
+    if (this.agent === agent && this.socket) return;
+    this.end();
     this.agent = agent;
     this.lines = [];
+    this.serial = 0;
+    this.waiting = false;
     this.build(agent);
     this.status("connecting");
     try {
       const grant = await api("POST", "/console/token", { agent, channel: "chat" });
-      const scheme = location.protocol === "https:" ? "wss" : "ws";
-      const socket = (this.socket = new WebSocket(`${scheme}://${location.host}/chat/ws?token=${encodeURIComponent(grant.token)}`));
+      if (this.agent !== agent) return;
+      const socket = (this.socket = new WebSocket(socketAddress(`/chat/ws?token=${encodeURIComponent(grant.token)}`)));
       socket.onmessage = (message) => this.socket === socket && this.take(JSON.parse(message.data));
-      socket.onclose = () => this.socket === socket && this.over();
+      socket.onclose = () => this.socket === socket && this.over("the conversation is over");
     } catch (error) {
-      this.status(error.message);
+      this.over(error.message);
     }
   }
 
-  close() {
+  end() {
     const socket = this.socket;
     this.socket = null;
+    this.agent = null;
+    this.callId = "";
     socket?.close();
   }
 
+  // Put it on the stage.
+  show() {
+    this.box.replaceChildren(...this.parts);
+    this.list.scrollTop = this.list.scrollHeight;
+  }
+
   build(agent) {
-    this.list = h("ol", { class: "transcript chat", tabindex: "0", "aria-label": "Chat", "aria-live": "polite" });
-    this.input = h("input", { id: "chat-text", type: "text", autocomplete: "off", placeholder: "Write to the agent", maxlength: "8000" });
+    this.list = h("ol", { class: "transcript chat", tabindex: "0", role: "log", "aria-live": "off", "aria-label": "Chat" });
+    this.input = h("input", { id: "chat-text", type: "text", dir: "auto", autocomplete: "off", placeholder: "Write to the agent", maxlength: "8000" });
     this.send = h("button", { class: "main", type: "submit" }, "Send");
-    this.state = h("span", { class: "state", role: "status" });
-    this.box.replaceChildren(
-      h("header", { class: "call-head" }, h("div", {}, h("h2", {}, agent), h("p", { class: "facts" }, "text chat ", this.state))),
+    this.state = h("span", { role: "status" });
+    this.ender = h("button", { type: "button", onclick: () => this.over("ended by you") }, "End chat");
+    this.again = h("button", { type: "button", hidden: true, onclick: () => this.restart() }, "Chat again");
+    this.parts = [
+      h("header", { class: "call-head" }, backButton(this.back),
+        h("div", { class: "call-title" }, h("h2", { dir: "auto" }, agent), h("p", { class: "facts" }, "Chat · ", this.state)),
+        h("div", { class: "call-act" }, this.again, this.ender)),
       this.list,
       h("form", { class: "composer", onsubmit: (event) => this.submit(event) },
-        h("label", { class: "hidden", for: "chat-text" }, "Message"), this.input, this.send));
+        h("label", { class: "hidden", for: "chat-text" }, "Message"), this.input, this.send),
+    ];
+  }
+
+  restart() {
+    const agent = this.title;
+    this.open(agent);
+    this.show();
     this.input.focus();
   }
 
@@ -63,13 +89,15 @@ export class Chat {
   take(event) {
     switch (event.event) {
       case "chat.connected":
+        this.callId = event.session_id;
         this.status("connected");
         break;
       case "chat.token":
-        this.put(`b${event.message_id}`, { who: "bot", text: event.text, state: "speaking" });
+        this.put(`b${event.message_id}`, { who: "bot", text: event.text });
         break;
       case "chat.done":
-        this.put(`b${event.message_id}`, { who: "bot", text: event.text, state: "finished" });
+        this.put(`b${event.message_id}`, { who: "bot", text: event.text });
+        announce(`Agent: ${event.text}`);
         this.wait(false);
         break;
       case "chat.tool_call":
@@ -81,7 +109,8 @@ export class Chat {
       case "chat.error":
       case "error":
         this.serial += 1;
-        this.put(`n${this.serial}`, { who: "note", text: event.error });
+        this.put(`n${this.serial}`, { who: "note", text: event.error, bad: true });
+        announce(event.error);
         this.wait(false);
         break;
     }
@@ -94,29 +123,39 @@ export class Chat {
     Object.assign(line, fields);
   }
 
-  over() {
-    this.socket = null;
+  over(why) {
+    this.title = this.agent ?? this.title;
+    this.end();
     this.wait(false);
-    this.status("closed");
+    this.status(why);
     this.input.disabled = this.send.disabled = true;
+    this.ender.hidden = true;
+    this.again.hidden = false;
   }
 
   wait(waiting) {
     this.waiting = waiting;
     this.send.disabled = waiting;
+    this.list.classList.toggle("waiting", waiting);
   }
 
   status(said) {
-    text(this.state, `· ${said}`);
+    text(this.state, said);
   }
 
-  draw() {
+  drawNow() {
+    const pinned = this.list.scrollHeight - this.list.scrollTop - this.list.clientHeight < 80;
     keyed(this.list, this.lines.filter((line) => line.text || line.result), (line) => line.key,
-      (line) => h("li", { class: `line ${line.who}` }, h("span", { class: "who" }, { user: "You", bot: "Agent", tool: "Tool" }[line.who] ?? ""), h("div", { class: "said" })),
+      (line) => h("li", { class: `line ${line.who} ${line.bad ? "trouble" : ""}` },
+        line.who === "note" ? null : h("span", { class: "who" }, WHO[line.who]), h("div", { class: "said" })),
       (node, line) => {
-        const tag = line.who === "tool" ? "code" : "p";
-        node.querySelector(".said").replaceChildren(h(tag, {}, line.text ?? ""), ...(line.result ? [h("code", { class: "result" }, line.result)] : []));
+        const shown = `${line.text}${line.result ?? ""}`;
+        if (node.shown === shown) return;
+        node.shown = shown;
+        node.lastElementChild.replaceChildren(
+          h(line.who === "tool" ? "code" : "p", { dir: line.who === "tool" ? "ltr" : "auto" }, line.text ?? ""),
+          ...(line.result ? [h("code", { class: "result", dir: "ltr" }, line.result)] : []));
       });
-    this.list.scrollTop = this.list.scrollHeight;
+    if (pinned) this.list.scrollTop = this.list.scrollHeight;
   }
 }

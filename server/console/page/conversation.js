@@ -1,46 +1,57 @@
-// From the events of one call to what is drawn of it: lines of a transcript, in order. No drawing here.
+// From the events of one conversation to what is drawn of it: lines of a transcript, in order. No drawing here.
+
+import { ended, trouble } from "./explain.js";
 
 const NOTES = {
+  "call.ringing": () => "ringing at the agent",
+  "call.dialing": (e) => `dialling ${e.to}`,
   "call.held": () => "on hold",
   "call.unheld": () => "hold ended",
   "call.muted": () => "caller muted",
-  "call.unmuted": () => "caller unmuted",
+  "call.unmuted": () => "caller no longer muted",
+  "call.updated": (e) => `language is now ${e.language}`,
   "call.forwarded": (e) => `forwarded to ${e.to}`,
-  "call.dtmf_sent": (e) => `sent tones ${e.digits}`,
+  "call.dtmf_sent": (e) => `agent pressed ${e.digits}`,
   "call.dtmf_received": (e) => `caller pressed ${e.digit}`,
-  "session.idle_warning": (e) => `silence; ${e.remaining_seconds} s left`,
+  "session.idle_warning": (e) => `silence; the call ends in ${e.remaining_seconds} s`,
   "session.timeout": (e) => (e.reason === "max_duration" ? "time limit reached" : "silent for too long"),
   "session.configured": (e) => (e.success ? "session configured" : `configuration refused: ${e.error}`),
-  "reply.rejected": (e) => `reply not said: ${e.reason}`,
-  "llm.error": (e) => `model failed: ${e.error} (${e.code})`,
-  error: (e) => `${e.code}: ${e.error}`,
+  "reply.rejected": (e) => `reply of the agent not said: ${e.reason}`,
+  "llm.error": trouble,
+  error: trouble,
 };
-const TROUBLE = new Set(["llm.error", "error"]);
 
 export class Conversation {
   constructor() {
     this.lines = [];
     this.byKey = new Map();
     this.startedAt = null;
+    this.metadata = {};
+    this.language = "";
     this.turns = [];
-    this.user = "idle";
-    this.bot = "idle";
+    this.user = "";
+    this.bot = "";
     this.ended = null;
+    this.shortened = false;
     this.serial = 0;
   }
 
   take(event) {
     switch (event.event) {
       case "call.started":
+      case "llm.chat.started":
         this.startedAt ??= event.ts;
-        if (event.resumed) this.note(event, "the agent is back");
+        this.metadata = event.metadata ?? {};
+        this.language = event.language ?? "";
+        if (event.resumed) this.note(event, "the agent's program is back");
         break;
       case "call.ended":
-        this.ended = event;
-        this.user = this.bot = "idle";
-        this.note(event, `call ended: ${event.reason}`);
+      case "llm.chat.ended":
+      case "llm.chat.error":
+        this.over(event);
         break;
       case "speech.started":
+      case "turn.resumed":
         this.user = "speaking";
         break;
       case "speech.ended":
@@ -49,18 +60,21 @@ export class Conversation {
       case "turn.pause":
         this.user = "pausing";
         break;
-      case "turn.resumed":
-        this.user = "speaking";
-        break;
       case "user.speaking":
         this.said(event, false);
         break;
       case "user.message":
         this.said(event, true);
         break;
+      case "chat.message":
+        this.line(`u${event.message_id}`, event, { who: "user", text: event.text, state: "final" });
+        break;
+      case "chat.response":
+        this.line(`b${event.message_id}`, event, { who: "bot", words: [], text: event.text, state: "finished" });
+        break;
       case "turn.end":
-        this.user = "idle";
-        this.ended_turn(event);
+        this.user = "";
+        this.turnEnded(event);
         break;
       case "turn.continued":
         this.continued(event);
@@ -80,34 +94,50 @@ export class Conversation {
         break;
       case "llm.tool_call":
         for (const call of event.tool_calls) {
-          this.line(`t${call.id}`, event, { who: "tool", name: call.name, args: call.arguments, state: "running" });
+          this.line(`t${call.id}`, event, { who: "tool", name: call.name, args: call.arguments });
         }
         break;
       case "llm.tool_result":
-        for (const result of event.results ?? [event]) this.result(result);
+        this.result(event);
         break;
       default: {
         const note = NOTES[event.event];
-        if (note) this.note(event, note(event), TROUBLE.has(event.event));
+        const bad = event.event === "error" || event.event === "llm.error" || event.success === false;
+        if (note) this.note(event, note(event), bad);
       }
     }
   }
 
+  // `at` is when a line began: what comes later changes it, not its place.
   line(key, event, fields) {
     let line = this.byKey.get(key);
     if (line === undefined) {
-      line = { key, at: event.ts };
+      line = { key, at: event.ts, version: 0 };
       this.byKey.set(key, line);
       this.lines.push(line);
     }
     Object.assign(line, fields);
-    line.version = (line.version ?? 0) + 1;
+    line.version += 1;
     return line;
   }
 
-  note(event, said, trouble = false) {
+  note(event, said, bad = false) {
     this.serial += 1;
-    this.line(`n${event.seq ?? this.serial}`, event, { who: "note", text: said, trouble });
+    this.line(`n${this.serial}`, event, { who: "note", text: said, bad });
+  }
+
+  over(event) {
+    this.ended = event;
+    this.user = this.bot = "";
+    for (const line of this.lines) {
+      if (line.state === "interim" || line.state === "speaking") {
+        line.state = line.who === "user" ? "final" : "interrupted";
+        line.reason = "ended";
+        line.heard ??= (line.words ?? []).filter(Boolean).length;
+        line.version += 1;
+      }
+    }
+    this.note(event, event.error ? `failed: ${event.error}` : `ended: ${ended(event.reason, event.call_id)}`, Boolean(event.error));
   }
 
   said(event, final) {
@@ -122,14 +152,14 @@ export class Conversation {
     this.line(key, event, { who: "user", text: event.text, state: final ? "final" : "interim" });
   }
 
-  ended_turn(event) {
+  turnEnded(event) {
     const known = this.byKey.get(`u${event.turn_id}`);
-    if (known) this.line(known.key, event, { latency: event.latency_ms });
+    if (known) this.line(known.key, event, { latency: event.latency_ms, sure: event.probability });
   }
 
   continued(event) {
     const known = this.byKey.get(`u${event.turn_id}`);
-    if (known) known.continued = true;
+    if (known) this.line(known.key, event, { continued: true, latency: undefined });
     this.user = "speaking";
   }
 
@@ -141,7 +171,7 @@ export class Conversation {
   }
 
   finished(event) {
-    this.bot = "idle";
+    this.bot = "";
     const known = this.byKey.get(`b${event.message_id}`);
     if (!event.text && !known?.words?.length) {
       if (known) this.drop(known);
@@ -151,7 +181,7 @@ export class Conversation {
   }
 
   interrupted(event) {
-    this.bot = "idle";
+    this.bot = "";
     const known = this.byKey.get(`b${event.message_id}`);
     if (!known) return;
     if (event.words_spoken === 0 && !known.text) {
@@ -161,13 +191,29 @@ export class Conversation {
     this.line(known.key, event, { state: "interrupted", reason: event.reason, heard: event.words_spoken });
   }
 
-  result(result) {
-    const known = this.byKey.get(`t${result.tool_call_id}`);
-    if (known) this.line(known.key, { ts: known.at }, { result: result.result, state: "done" });
+  result(event) {
+    const known = this.byKey.get(`t${event.tool_call_id}`);
+    if (known) this.line(known.key, event, { result: event.result, took: event.ts - known.at });
   }
 
   drop(line) {
     this.byKey.delete(line.key);
     this.lines.splice(this.lines.indexOf(line), 1);
   }
+
+  // All of it as plain text.
+  plain(time) {
+    const who = { user: "Caller", bot: "Agent", tool: "Tool", note: "--" };
+    return this.lines.map((line) => `${time(line)}  ${who[line.who]}  ${plain(line)}`).join("\n");
+  }
+}
+
+export function words(line) {
+  return line.words.filter(Boolean).join(" ");
+}
+
+function plain(line) {
+  if (line.who === "tool") return `${line.name}(${line.args}) -> ${line.result ?? "…"}`;
+  if (line.who !== "bot" || line.state === "finished") return line.text;
+  return line.state === "interrupted" ? `${words(line)} [interrupted]` : words(line);
 }

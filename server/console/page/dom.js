@@ -6,7 +6,6 @@ export function h(tag, props = {}, ...children) {
     if (value === null || value === undefined || value === false) continue;
     if (name === "class") node.className = value;
     else if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (name === "data") Object.assign(node.dataset, value);
     else node.setAttribute(name, value === true ? "" : String(value));
   }
   node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
@@ -21,7 +20,8 @@ export function text(node, value) {
 
 // Make the children of `parent` those of `items`, in order, keeping what is there already: focus and scroll stay.
 export function keyed(parent, items, key, make, update) {
-  const known = new Map([...parent.children].map((node) => [node.dataset.key, node]));
+  const known = new Map();
+  for (const node of parent.children) known.set(node.dataset.key, node);
   let at = parent.firstElementChild;
   for (const item of items) {
     const name = key(item);
@@ -36,6 +36,19 @@ export function keyed(parent, items, key, make, update) {
     else parent.insertBefore(node, at);
   }
   for (const gone of known.values()) gone.remove();
+}
+
+// Run `job` before the next picture, however often it is asked for until then.
+export function soon(job) {
+  let asked = false;
+  return () => {
+    if (asked) return;
+    asked = true;
+    requestAnimationFrame(() => {
+      asked = false;
+      job();
+    });
+  };
 }
 
 export function clock(seconds) {
@@ -54,7 +67,38 @@ export function ago(seconds) {
 }
 
 export const ms = (value) => (value < 1000 ? `${Math.round(value)} ms` : `${(value / 1000).toFixed(2)} s`);
+export const many = (count, one, more = `${one}s`) => `${count} ${count === 1 ? one : more}`;
 
 export function announce(message) {
   text(byId("say"), message);
+}
+
+export const narrow = () => matchMedia("(max-width: 760px)").matches;
+
+// A button that puts `source()` on the clipboard and says so.
+export function copier(name, source) {
+  const button = h("button", { type: "button", class: "small", "aria-label": `Copy ${name}` }, "Copy");
+  button.addEventListener("click", async () => {
+    const done = await copy(source());
+    text(button, done ? "Copied" : "Not copied");
+    announce(done ? `Copied ${name}` : `The browser did not let ${name} be copied`);
+    setTimeout(() => text(button, "Copy"), 1600);
+  });
+  return button;
+}
+
+async function copy(words) {
+  try {
+    await navigator.clipboard.writeText(words);
+    return true;
+  } catch {
+    // Pages without TLS have no clipboard of that kind.
+    const field = h("textarea", { class: "hidden", "aria-hidden": "true" });
+    field.value = words;
+    document.body.append(field);
+    field.select();
+    const done = document.execCommand("copy");
+    field.remove();
+    return done;
+  }
 }

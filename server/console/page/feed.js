@@ -16,22 +16,21 @@ export class Feed {
   open() {
     this.wanted = true;
     clearTimeout(this.timer);
-    const scheme = location.protocol === "https:" ? "wss" : "ws";
-    const socket = new WebSocket(`${scheme}://${location.host}/console/feed`);
+    const socket = new WebSocket(socketAddress("/console/feed"));
     this.socket = socket;
-    this.state("connecting");
+    let opened = false;
     socket.onopen = () => {
+      opened = true;
       this.wait = FIRST_WAIT;
       this.state("open");
     };
-    socket.onmessage = (message) => this.told(JSON.parse(message.data));
+    socket.onmessage = (message) => this.socket === socket && this.told(JSON.parse(message.data));
     socket.onclose = (event) => {
       if (this.socket !== socket) return;
       this.socket = null;
-      this.state(event.code === 4401 ? "signed-out" : "lost");
-      if (!this.wanted || event.code === 4401) return;
-      this.timer = setTimeout(() => this.open(), this.wait);
-      this.wait = Math.min(LONGEST_WAIT, this.wait * 2);
+      if (!this.wanted) return;
+      if (event.code === 4401) this.state("signed-out");
+      else this.again(opened);
     };
   }
 
@@ -45,6 +44,23 @@ export class Feed {
   ask(request) {
     if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(request));
   }
+
+  // A browser does not say why a socket did not open: perhaps nobody knows this visitor any more.
+  async again(opened) {
+    const session = opened ? null : await api("GET", "/console/session").catch(() => null);
+    if (!this.wanted || this.socket) return;
+    if (session && !session.signed_in) {
+      this.state("signed-out");
+      return;
+    }
+    this.state("lost", this.wait);
+    this.timer = setTimeout(() => this.open(), this.wait);
+    this.wait = Math.min(LONGEST_WAIT, this.wait * 2);
+  }
+}
+
+export function socketAddress(path) {
+  return `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${path}`;
 }
 
 export async function api(method, path, body) {
@@ -53,7 +69,12 @@ export async function api(method, path, body) {
     options.headers["Content-Type"] = "application/json";
     options.body = JSON.stringify(body);
   }
-  const answer = await fetch(path, options);
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch {
+    throw new Error("The gateway cannot be reached");
+  }
   const found = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Error(found.detail || `The gateway answered ${answer.status}`);
   return found;

@@ -5,12 +5,12 @@ import { api } from "./feed.js";
 
 const GATHER_MS = 2000;
 const PING_MS = 1000;
+const LOST_MS = 6000;
 
 export class Talk {
-  constructor(box, { began, ended }) {
+  constructor(box, { began }) {
     this.box = box;
     this.began = began;
-    this.ended = ended;
     this.agent = null;
     this.session = null;
   }
@@ -30,12 +30,14 @@ export class Talk {
       session.timer = setInterval(() => this.tick(), 500);
       this.draw("connected");
       announce(`Talking with ${agent}`);
+      this.box.querySelector("button")?.focus();
       this.began(session.callId);
     } catch (error) {
       release(session);
       if (this.session !== session) return;
       this.session = null;
       this.draw(null, reason(error));
+      this.box.querySelector("button").focus();
     }
   }
 
@@ -45,7 +47,6 @@ export class Talk {
     if (session) release(session);
     this.draw(null);
     announce("Call ended");
-    this.ended();
   }
 
   mute() {
@@ -71,16 +72,17 @@ export class Talk {
   draw(state, trouble) {
     const session = this.session;
     this.box.hidden = !session && !trouble;
+    document.body.classList.toggle("talking", !this.box.hidden);
     if (trouble) {
       this.box.replaceChildren(h("p", { class: "error", role: "alert" }, trouble),
-        h("button", { class: "quiet", type: "button", onclick: () => { this.box.hidden = true; } }, "Dismiss"));
+        h("button", { class: "quiet", type: "button", onclick: () => this.draw(null) }, "Dismiss"));
       return;
     }
     if (!session) return;
     this.timeNode = h("span", { class: "time" });
     this.box.replaceChildren(
       h("span", { class: `dot ${state === "connected" ? "on" : ""}`, "aria-hidden": "true" }),
-      h("p", {}, h("strong", {}, session.agent), ` ${state}`),
+      h("p", {}, h("strong", { dir: "auto" }, session.agent), " ", h("span", { class: "talk-state" }, state)),
       this.timeNode,
       h("button", { type: "button", "aria-pressed": String(session.muted), onclick: () => this.mute() }, session.muted ? "Unmute" : "Mute"),
       h("button", { class: "danger", type: "button", onclick: () => this.stop() }, "Hang up"));
@@ -102,7 +104,12 @@ async function connect(session, say, take) {
   const channel = (session.channel = peer.createDataChannel("events", { ordered: true }));
   channel.onopen = () => (session.ping = setInterval(() => channel.readyState === "open" && channel.send("ping"), PING_MS));
   channel.onmessage = (message) => message.data !== "pong" && take(JSON.parse(message.data));
-  peer.onconnectionstatechange = () => ["failed", "closed", "disconnected"].includes(peer.connectionState) && take("lost");
+  peer.onconnectionstatechange = () => {
+    clearTimeout(session.losing);
+    if (["failed", "closed"].includes(peer.connectionState)) take("lost");
+    // That may pass: a telephone between two networks.
+    if (peer.connectionState === "disconnected") session.losing = setTimeout(() => take("lost"), LOST_MS);
+  };
   await peer.setLocalDescription(await peer.createOffer());
   await gathered(peer);
   const answer = await api("POST", "/webrtc/offer", { sdp: peer.localDescription.sdp, type: "offer", token: grant.token });
@@ -123,20 +130,22 @@ function play(session, stream) {
   session.sound = new Audio();
   session.sound.autoplay = true;
   session.sound.srcObject = stream;
+  session.sound.play().catch(() => {});
 }
 
 function release(session) {
   session.closed = true;
   clearInterval(session.timer);
   clearInterval(session.ping);
+  clearTimeout(session.losing);
   for (const track of session.stream?.getTracks() ?? []) track.stop();
   session.peer?.close();
   if (session.sound) session.sound.srcObject = null;
 }
 
 function reason(error) {
+  if (!navigator.mediaDevices) return "Browsers give the microphone to https pages and to localhost only. Open the console there.";
   if (error.name === "NotAllowedError") return "The browser did not allow the microphone. Allow it for this page and try again.";
   if (error.name === "NotFoundError") return "This machine has no microphone.";
-  if (!navigator.mediaDevices) return "Browsers give the microphone to https pages and to localhost only. Open the console there.";
   return error.message;
 }

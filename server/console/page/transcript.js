@@ -1,55 +1,61 @@
 // Draws the lines of a conversation.
 
-import { clock, h, keyed, ms, text } from "./dom.js";
+import { clock, h, keyed, many, ms, text } from "./dom.js";
+import { words } from "./conversation.js";
 
-const WHO = { user: "Caller", bot: "Agent", tool: "Tool", note: "" };
-const REASONS = { user_spoke: "caller spoke", continuation: "caller went on", cancelled: "cancelled" };
+const WHO = { user: "Caller", bot: "Agent", tool: "Tool" };
+const REASONS = { user_spoke: "the caller spoke", continuation: "the caller went on", cancelled: "cancelled", ended: "the call ended" };
+const LONGEST = 600;
+const NEAR = 80;
 
 export function drawTranscript(list, conversation) {
-  const pinned = list.scrollHeight - list.scrollTop - list.clientHeight < 60;
+  const pinned = list.scrollHeight - list.scrollTop - list.clientHeight < NEAR;
   keyed(list, conversation.lines, (line) => line.key, make, (node, line) => update(node, line, conversation));
   if (pinned) list.scrollTop = list.scrollHeight;
 }
 
+export function since(conversation, line) {
+  return clock(line.at - (conversation.startedAt ?? line.at));
+}
+
 function make(line) {
-  return h("li", { class: `line ${line.who}` },
-    h("time", { class: "at" }),
-    line.who === "note" ? null : h("span", { class: "who" }, WHO[line.who]),
-    h("div", { class: "said" }));
+  return h("li", {}, h("time", { class: "at" }), line.who === "note" ? null : h("span", { class: "who" }, WHO[line.who]), h("div", { class: "said" }));
 }
 
 function update(node, line, conversation) {
-  if (node.dataset.version === String(line.version)) return;
-  node.dataset.version = line.version;
-  node.className = `line ${line.who} ${line.state ?? ""} ${line.trouble ? "trouble" : ""}`;
-  text(node.querySelector(".at"), clock(line.at - (conversation.startedAt ?? line.at)));
-  node.querySelector(".said").replaceChildren(...content(line));
+  const version = String(line.version);
+  if (node.dataset.version === version) return;
+  node.dataset.version = version;
+  node.className = `line ${line.who} ${line.state ?? ""} ${line.bad ? "trouble" : ""}`;
+  text(node.firstElementChild, since(conversation, line));
+  node.lastElementChild.replaceChildren(...content(line));
 }
 
 function content(line) {
   if (line.who === "user") return user(line);
   if (line.who === "bot") return bot(line);
   if (line.who === "tool") return tool(line);
-  return [line.text];
+  return [h("span", { dir: "auto" }, line.text)];
 }
 
+const tag = (words, how = "") => h("span", { class: `tag ${how}` }, words);
+
 function user(line) {
-  const parts = [h("p", {}, line.text || "…")];
-  if (line.state === "interim") parts.push(h("span", { class: "tag" }, "hearing"));
-  else if (line.latency !== undefined) parts.push(h("span", { class: "tag" }, `turn end after ${ms(line.latency)}`));
+  const parts = [h("p", { dir: "auto" }, line.text || "…")];
+  if (line.state === "interim") parts.push(tag("hearing"));
+  else if (line.continued) parts.push(tag("went on"));
+  else if (line.latency !== undefined) parts.push(tag(`turn end after ${ms(line.latency)}`));
   return parts;
 }
 
 function bot(line) {
-  const words = line.words.filter(Boolean);
-  const spoken = words.join(" ");
-  if (line.state === "finished") return [h("p", {}, line.text || spoken)];
-  const rest = unspoken(line.text, words.length);
-  const said = h("p", {}, h("span", { class: "heard" }, spoken), rest ? ` ${spoken ? "" : ""}` : "",
+  const spoken = words(line);
+  if (line.state === "finished") return [h("p", { dir: "auto" }, line.text || spoken)];
+  const rest = unspoken(line.text, line.words.filter(Boolean).length);
+  const said = h("p", { dir: "auto" }, h("span", { class: "heard" }, spoken), rest && spoken ? " " : null,
     rest ? h(line.state === "interrupted" ? "s" : "span", { class: "rest" }, rest) : null);
-  if (line.state === "speaking") return [said, h("span", { class: "tag" }, "speaking")];
-  const why = REASONS[line.reason] ?? line.reason;
-  return [said, h("span", { class: "tag cut" }, `interrupted: ${why}, ${line.heard} words heard`)];
+  if (line.state === "speaking") return [said, tag("speaking")];
+  return [said, tag(`cut off: ${REASONS[line.reason] ?? line.reason}; ${many(line.heard, "word")} heard`, "cut")];
 }
 
 function unspoken(whole, spoken) {
@@ -57,12 +63,13 @@ function unspoken(whole, spoken) {
 }
 
 function tool(line) {
-  const parts = [h("code", {}, `${line.name}(${short(line.args)})`)];
-  if (line.result !== undefined) parts.push(h("code", { class: "result" }, short(typeof line.result === "string" ? line.result : JSON.stringify(line.result))));
+  const parts = [h("code", { dir: "ltr" }, `${line.name}(${short(line.args)})`)];
+  if (line.result === undefined) parts.push(tag("running"));
+  else parts.push(h("code", { class: "result", dir: "ltr" }, short(line.result)), tag(ms(1000 * line.took)));
   return parts;
 }
 
 function short(value) {
-  const whole = String(value ?? "");
-  return whole.length > 400 ? `${whole.slice(0, 400)}…` : whole;
+  const whole = typeof value === "string" ? value : JSON.stringify(value) ?? "";
+  return whole.length > LONGEST ? `${whole.slice(0, LONGEST)}…` : whole;
 }
