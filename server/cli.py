@@ -83,6 +83,8 @@ def _serve(*, quiet: bool) -> int:
     from providers.errors import ProviderError
     from server.app import create_server
     from server.auth import Keys
+    from server.console.state import open_organisation
+    from server.demo_agent import DemoAgent
     from server.engines import Engines
     from server.keys import DEFAULT_ORGANISATION, load_or_create_key
     from server.logs import configure_logging
@@ -105,9 +107,11 @@ def _serve(*, quiet: bool) -> int:
         sys.stderr.write(f"voice-gateway: {taken}\n")
         return 1
     server = create_server(settings, Keys(known), engines)
+    if settings.demo_agent and open_organisation(settings) is not None:
+        server.demo = DemoAgent(known[0][1])
     _warn(settings)
     if not quiet:
-        _next_steps(settings, shown)
+        _next_steps(settings, shown, demo=server.demo is not None)
     server.run()
     return 0 if server.started else 1
 
@@ -136,22 +140,24 @@ def _warn(settings: Settings) -> None:
         log.warning("no_public_url", why="signatures are made over the public address of the webhook")
 
 
-def _next_steps(settings: Settings, key: str | None) -> None:
+def _next_steps(settings: Settings, key: str | None, *, demo: bool) -> None:
     origin = settings.public_url or f"http://{settings.host}:{settings.port}"
     keys = "the keys of API_KEYS and API_KEYS_FILE" if key is None else key
     here = os.path.relpath(Path(sys.executable).parent)
     vendors = ", ".join(sorted(settings.vendor_keys)) or "none set: calls run on the built-in local engines"
+    what = "press Talk: the demo agent takes a table booking" if demo else "sign in with a key"
+    agent = "" if demo else f"{here}/python -m demo.agent --key pk_…   and in another terminal:\n                 "
+    first = f"\n  console        open {origin}   and {what}\n" if settings.console else ""
     sys.stdout.write(
         f"""
 voice gateway on {origin}
-
+{first}
   key            {keys}
   vendor keys    {vendors}
   agents         new Pinecall({{ apiKey, apiUrl: "{origin}" }})     (SDK 0.1.x: url: "ws…/client")
   Twilio         voice webhook: POST {origin}/twilio/voice
   try it         {here}/voice-gateway demo      a whole call, here in the terminal
-                 {here}/python -m demo.agent --key pk_…   and in another terminal:
-                 {here}/voice-gateway call --to +15550100100 --say "hello i would like to book a table"
+                 {agent}{here}/voice-gateway call --to +15550100100 --say "hello i would like to book a table"
 
 """
     )
