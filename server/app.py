@@ -315,14 +315,12 @@ class GatewayServer(uvicorn.Server):
             port = self.servers[0].sockets[0].getsockname()[1]
             self.gateway.listens_on(port)
             if self.demo is not None:
-                self.demo.start(port)
+                self.demo.listens_on(port)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop serving: calls, then agents, then HTTP."""
         if self.gateway is not None:
             await self.gateway.stop()
-        if self.demo is not None:
-            await self.demo.stop()
         await super().shutdown(sockets)
 
 
@@ -355,8 +353,11 @@ def create_server(settings: Settings, keys: Keys, engines: CallEngines) -> Gatew
         _open_routes(app, gateway)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(gateway.run(), name="gateway")
+            demo = None if server.demo is None else tasks.create_task(server.demo.run(), name="demo agent")
             yield
             await gateway.stop()
+            if demo is not None:
+                demo.cancel()
 
     app = FastAPI(
         title="Voice gateway",

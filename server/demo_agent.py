@@ -24,20 +24,18 @@ class DemoAgent:
     def __init__(self, key: str, environment: Mapping[str, str] = os.environ) -> None:
         """`key` is handed over where no other user of the machine can read it."""
         self._environment = {**environment, "PINECALL_API_KEY": key}
-        self._task: asyncio.Task[None] | None = None
+        self._listening = asyncio.Event()
+        self._port = 0
 
-    def start(self, port: int) -> None:
-        """Connect it to the gateway on this port. Once."""
-        self._task = asyncio.get_running_loop().create_task(self._run(port), name="demo agent")
+    def listens_on(self, port: int) -> None:
+        """The gateway is there, on this port."""
+        self._port = port
+        self._listening.set()
 
-    async def stop(self) -> None:
-        """It is gone when this returns. Idempotent."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-
-    async def _run(self, port: int) -> None:
-        url = f"ws://127.0.0.1:{port}/client"
+    async def run(self) -> None:
+        """Its life, once the gateway listens; its process is gone when this returns, or is cancelled."""
+        await self._listening.wait()
+        url = f"ws://127.0.0.1:{self._port}/client"
         try:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "demo.agent", "--url", url, "--patience", _PATIENCE),
