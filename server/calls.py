@@ -205,8 +205,10 @@ class Calls:
         transfer: Transfer | None = None,
         opening: Opening | None = START_AT_ONCE,
     ) -> Call:
-        """The line is there: the call lives from now on. Raises LookupError when its agent is known no more (the call
-        is forgotten then)."""
+        """The line is there: the call lives from now on. Raises LookupError when its agent is known no more, or when no
+        call begins any more (the call is forgotten then)."""
+        if self._closing.is_set():
+            raise LookupError(expected.call_id)
         line, engines = expected.line, expected.engines
         parts = CallParts(
             clock=self.clock,

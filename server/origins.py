@@ -79,13 +79,17 @@ class AllowedOrigins:
 
 
 def read_allowed_origins(texts: Iterable[str]) -> tuple[AllowedOrigins, list[str]]:
-    """What an agent's `allowed_origins` mean, and those among them that mean nothing."""
+    """What an agent's `allowed_origins` mean, and those among them that mean nothing.
+
+    Of different ones the first `MAX_PATTERNS` are looked at: a client may send megabytes of them.
+    """
     allow_any, patterns, unusable = False, dict[_Pattern, None](), list[str]()
-    for text in texts:
-        pattern = _parse_pattern(text.strip())
-        if text.strip() == "*":
+    for place, text in enumerate(dict.fromkeys(text.strip() for text in texts)):
+        if text == "*":
             allow_any = True
-        elif pattern is None or len(patterns) >= MAX_PATTERNS:
+            continue
+        pattern = _parse_pattern(text) if place < MAX_PATTERNS else None
+        if pattern is None:
             unusable.append(text)
         else:
             patterns[pattern] = None

@@ -222,3 +222,17 @@ async def test_a_gateway_that_stops_ends_its_calls_first_and_tells_their_agents(
         assert names(agent.of_call(call))[-3:] == ["message.confirmed", "bot.interrupted", "call.ended"]
         answer = await (await rig.caller()).ring()
         assert (answer.outcome, answer.detail) == (Outcome.REJECTED, "busy")
+
+
+async def test_a_stream_that_opens_while_the_gateway_stops_begins_no_call() -> None:
+    async with running() as rig:
+        agent = await rig.agent()
+        await rig.call(agent)
+        late = Dial(rig.http, NUMBER)
+        async with raw_line(late, await place_call(late)) as line:
+            rig.gateway.calls.close()
+            await line.start()
+            assert await line.closed() == 1008
+        await rig.gateway.stop()
+        assert agent.count("call.started") == 1
+        assert not any(rig.leftovers().values())

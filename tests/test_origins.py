@@ -197,6 +197,11 @@ def test_patterns_are_bounded_and_repeated_ones_count_once() -> None:
     assert allowed.match(parse_origin(DEMO))
 
 
+def test_no_more_patterns_are_read_than_there_may_be() -> None:
+    allowed, unusable = read_allowed_origins([*(f"nonsense-{count}" for count in range(MAX_PATTERNS)), DEMO])
+    assert (len(unusable), bool(allowed)) == (MAX_PATTERNS + 1, False)
+
+
 def test_nothing_allowed_allows_nothing() -> None:
     allowed, _ = read_allowed_origins([])
     assert not allowed

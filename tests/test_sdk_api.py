@@ -10,6 +10,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from providers.catalogues.catalogue import CatalogueVoice
+from server.api import listings
+from server.api.shapes import Voice
+from server.api.voice_answers import VoiceAnswers
 from server.settings import Settings
 from tests.client_rig import Client
 from tests.door_rig import KEY_A, KEY_B, PUBLISHABLE_A, Door, opened
@@ -144,6 +148,28 @@ async def test_a_wrong_key_hides_no_voices_and_a_crowd_is_one_question_to_the_ve
         answers = await asyncio.gather(*(door.http.get(VOICES, headers=wrong) for _ in range(100)))
         assert {answer.json()["total"] for answer in answers} == {1}
         assert vendor.listings == 1
+
+
+async def test_a_list_is_written_once_however_often_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    write = listings.voice
+
+    def counted(voice: CatalogueVoice) -> Voice:
+        written.append(voice.id)
+        return write(voice)
+
+    monkeypatch.setattr(listings, "voice", counted)
+    async with ElevenLabsSimulator(catalogue=[NADIA]) as vendor, opened(**_vendor(vendor)) as door:
+        for language in ("", "es", "de", "es"):
+            assert (await door.http.get(VOICES, params={"language": language})).json()["total"] == (language != "de")
+        assert written == ["v_9f31ab"]
+
+
+def test_lists_that_nobody_asks_for_any_more_are_let_go() -> None:
+    answers = VoiceAnswers()
+    for number in range(100):
+        answers.answer((CatalogueVoice(id=f"v{number}", name="Tom", provider="elevenlabs"),), "")
+    assert len(answers) < 50
 
 
 # --- numbers and balance ---
@@ -357,3 +383,10 @@ async def test_the_schema_names_no_answer_that_never_comes_and_no_door_of_others
 @pytest.mark.proves("row-184")
 def test_the_gateway_listens_where_clients_expect_a_local_one() -> None:
     assert Settings(_env_file=None).port == 1337  # pyright: ignore[reportCallIssue]
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+async def test_who_watches_a_gateway_may_ask_for_its_status_alone(path: str) -> None:
+    async with opened() as door:
+        answer = await door.http.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")

@@ -109,6 +109,20 @@ async def test_other_methods_make_no_token(door: Door) -> None:
     assert len(door.gateway.tokens) == 0
 
 
+@pytest.mark.parametrize("path", ["/api/sdk/webrtc-token", "/webrtc/offer"])
+async def test_a_body_that_never_comes_whole_is_no_fault_of_the_gateway(door: Door, path: str) -> None:
+    async with Overheard.everything() as heard:
+        _, writer = await asyncio.open_connection("127.0.0.1", door.port)
+        head = [f"POST {path} HTTP/1.1", "Host: gateway", "Content-Type: application/json", f"X-API-Key: {KEY_A}"]
+        writer.write("\r\n".join([*head, "Content-Length: 100", "", "{"]).encode())
+        await writer.drain()
+        await asyncio.sleep(0.1)
+        writer.close()
+        await asyncio.sleep(0.1)
+    assert "request_failed" not in heard.text
+    assert "Traceback" not in heard.text
+
+
 # --- floods ---
 
 

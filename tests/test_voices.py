@@ -80,6 +80,14 @@ def test_short_names_are_unique_and_famous_ones_stay_with_their_voice() -> None:
     ]
 
 
+def test_thousands_of_one_name_are_numbered_without_searching() -> None:
+    known = {"tom-3": "elsewhere"}
+    voices = [CatalogueVoice(id=f"v{n}", name="Tom", provider="elevenlabs") for n in range(30_000)]
+    named = [voice.alias for voice in with_aliases(voices, known)]  # searching for each would take minutes
+    assert named[:4] == ["tom", "tom-2", "tom-4", "tom-5"]
+    assert named[-1] == "tom-30001"
+
+
 def test_languages_have_a_region_and_its_flag_where_one_is_known() -> None:
     assert (spoken("es").flag, spoken("es", "es-MX").region, spoken("en-gb-scotland").region) == ("🇪🇸", "MX", "GB")
     assert (spoken("es-419").flag, spoken("tlh").name, spoken("es").native_name) == ("", "tlh", "Español")

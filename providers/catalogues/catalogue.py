@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -55,17 +56,19 @@ def with_aliases(voices: Iterable[CatalogueVoice], known: Mapping[str, str]) -> 
     """
     fixed = {voice_id: alias for alias, voice_id in known.items()}
     taken = set(known)
+    alike = Counter[str]()
     named: list[CatalogueVoice] = []
     for voice in voices:
-        alias = fixed.get(voice.id) or _free(alias_of(voice.name), taken)
+        alias = fixed.get(voice.id) or _free(alias_of(voice.name), taken, alike)
         taken.add(alias)
         named.append(replace(voice, alias=alias))
     return tuple(named)
 
 
-def _free(alias: str, taken: set[str]) -> str:
-    number, free = 2, alias
+def _free(alias: str, taken: set[str], alike: Counter[str]) -> str:
+    """`alike` remembers which numbers were looked at: of an account's voices thousands may have one name."""
+    free = alias
     while free in taken:
-        free = f"{alias}-{number}"
-        number += 1
+        alike[alias] += 1
+        free = f"{alias}-{alike[alias] + 1}"
     return free

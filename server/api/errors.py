@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection
 
 from server.store.base import StoreUnavailable
 
@@ -96,6 +96,11 @@ def answer_errors(app: FastAPI) -> None:
     async def storeless(_: HTTPConnection, __: StoreUnavailable) -> JsonAnswer:  # pyright: ignore[reportUnusedFunction]
         text = "What gateways share cannot be reached; try again"
         return ApiError(503, "STORE_UNAVAILABLE", text, {"Retry-After": str(STORE_RETRY_S)}).answer()
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_: HTTPConnection, __: ClientDisconnect) -> JsonAnswer:  # pyright: ignore[reportUnusedFunction]
+        # Nobody reads this; but whoever hangs up in the middle of a body is no fault of ours to be logged.
+        return ApiError(400, _CODES[400], "The body did not come").answer()
 
     @app.exception_handler(Exception)
     async def failed(connection: HTTPConnection, error: Exception) -> JsonAnswer:  # pyright: ignore[reportUnusedFunction]

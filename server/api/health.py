@@ -25,10 +25,13 @@ def health_routes(health: Health) -> APIRouter:
     """`/health`, `/ready`, `/metrics`."""
     routes = APIRouter()
 
+    # Many who watch a service ask for its status alone.
+    @routes.head("/health", include_in_schema=False)
     @routes.get("/health")
     async def alive() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
         return {"status": "ok"}
 
+    @routes.head("/ready", include_in_schema=False)
     @routes.get("/ready")
     async def ready() -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
         if health.ready:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -20,7 +21,6 @@ from server.api.shapes import (
     PlanDetails,
     PlanLimits,
     Voice,
-    VoiceList,
 )
 from server.organisations.roll import Organisation
 from transports.twilio.numbers import is_e164, reported
@@ -30,13 +30,8 @@ UNLIMITED: Final = 999_999
 """What the command line shows as no limit."""
 
 
-def voices(found: Iterable[CatalogueVoice]) -> VoiceList:
-    """Voices, in the vendor's order."""
-    rows = [_voice(voice) for voice in found]
-    return VoiceList(success=True, total=len(rows), voices=rows)
-
-
-def _voice(voice: CatalogueVoice) -> Voice:
+def voice(voice: CatalogueVoice) -> Voice:
+    """One voice."""
     said: dict[str, Any] = {"gender": voice.gender, "style": voice.style, "description": voice.description}
     return Voice(
         id=voice.id,
@@ -49,7 +44,9 @@ def _voice(voice: CatalogueVoice) -> Voice:
     )
 
 
+@functools.lru_cache(maxsize=1024)
 def _language(language: SpokenLanguage) -> Language:
+    """Thousands of voices share a few of them."""
     said: dict[str, Any] = {"flag": language.flag, "native_name": language.native_name, "region": language.region}
     return Language(code=language.code, name=language.name, **{name: text for name, text in said.items() if text})
 

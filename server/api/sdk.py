@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Annotated, Any, Final
 
 import structlog
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.security import HTTPBearer
 
 from providers.errors import ProviderError
@@ -29,6 +29,7 @@ from server.api.shapes import (
     Problem,
     VoiceList,
 )
+from server.api.voice_answers import VoiceAnswers
 from server.auth import digest_of
 from server.carriers import Carriers
 from server.organisations.directory import Organisations
@@ -119,13 +120,14 @@ def sdk_routes(desk: SdkDesk) -> APIRouter:
 
 def _catalogue(desk: SdkDesk) -> APIRouter:
     routes = APIRouter(tags=["voices"])
+    answers = VoiceAnswers()
 
     @routes.get("/api/sdk/voices", response_model=VoiceList, responses={502: {"model": Problem}})
     async def voices(  # pyright: ignore[reportUnusedFunction]
         request: Request,
         provider: Annotated[str, Query(max_length=_MAX_TEXT)] = "elevenlabs",
         language: Annotated[str, Query(max_length=_MAX_TEXT)] = "",
-    ) -> JsonAnswer:
+    ) -> Response:
         """The voices of a provider whose language codes begin with `language`. No key is needed; with one, the voices
         are those of the organisation's own account at the provider, if it has one."""
         org_id = desk.anybody(request)
@@ -133,7 +135,7 @@ def _catalogue(desk: SdkDesk) -> APIRouter:
             found = await desk.supply.voices(org_id, provider.strip().lower())
         except ProviderError as error:
             raise ApiError(HTTPStatus.BAD_GATEWAY, "VOICES_UNAVAILABLE", str(error)) from None
-        return listings.voices(voice for voice in found if voice.speaks(language.strip())).answer()
+        return answers.answer(found, language.strip())
 
     return routes
 

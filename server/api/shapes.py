@@ -60,6 +60,10 @@ class Voice(Shape):
     languages: list[Language]
     preview_url: str | None
 
+    def row(self) -> bytes:
+        """As it stands in an answer."""
+        return self.model_dump_json(by_alias=True, exclude_unset=True).encode()
+
 
 class VoiceList(Success):
     """`GET /api/sdk/voices`."""

@@ -14,6 +14,7 @@ from server.agents.agent import MAX_SLUG, Agent, slugify
 from server.agents.registry import AgentRegistry
 from server.api.access import Access, keys_shown, network_of, peer_of
 from server.api.address import address_of, origin_of_address, origin_sent
+from server.api.body import body_of
 from server.api.errors import ApiError, JsonAnswer, too_many
 from server.origins import Origin, parse_origin
 from server.store.base import AgentKey
@@ -197,11 +198,7 @@ def _metadata_asked(request: Request) -> Metadata:
 
 async def _agent_id_in_body(request: Request) -> str:
     """`agent_id` of a JSON body. Raises `ApiError` 400, 413."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_BODY:
-            raise ApiError(413, "TOO_LARGE", "The body is too large")
+    body = await body_of(request, _MAX_BODY)
     try:
         return msgspec.json.decode(body, type=_LegacyAsk).agent_id
     except (ValueError, RecursionError):

@@ -7,10 +7,10 @@ from typing import Final, Protocol
 
 import msgspec
 from fastapi import APIRouter, Request
-from starlette.requests import ClientDisconnect
 
 from server.api.access import network_of, peer_of
 from server.api.address import origin_sent
+from server.api.body import body_of, within
 from server.api.errors import ApiError, JsonAnswer, too_many
 from server.browser import Answered, Visit
 from server.ice import IceServers
@@ -106,7 +106,7 @@ async def _read(request: Request) -> _Ask:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise _bad("The body needs to be application/json")
-    body = await _body(request)
+    body = await body_of(request, MAX_BODY)
     try:
         ask = _asks.decode(body)
     except msgspec.ValidationError as error:
@@ -116,30 +116,10 @@ async def _read(request: Request) -> _Ask:
         raise _bad("The body is not JSON") from None
     if ask.type != "offer":
         raise _bad('type: needs to be "offer"')
-    _limit("sdp", len(ask.sdp.encode("utf-8", "surrogatepass")), MAX_SDP)
-    _limit("config", _size(ask.config), MAX_CONFIG)
-    _limit("metadata", _size(ask.metadata), MAX_METADATA)
+    within("sdp", len(ask.sdp.encode("utf-8", "surrogatepass")), MAX_SDP)
+    within("config", _size(ask.config), MAX_CONFIG)
+    within("metadata", _size(ask.metadata), MAX_METADATA)
     return ask
-
-
-async def _body(request: Request) -> bytes:
-    """Read no more than is allowed, whatever the length that was announced. Raises ApiError 400, 413."""
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal():
-        _limit("The body", int(announced), MAX_BODY)
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            _limit("The body", len(body), MAX_BODY)
-    except ClientDisconnect:
-        raise _bad("The body did not come") from None
-    return bytes(body)
-
-
-def _limit(what: str, size: int, limit: int) -> None:
-    if size > limit:
-        raise ApiError(413, "TOO_LARGE", f"{what}: at most {limit} bytes")
 
 
 def _size(value: Object | None) -> int:
