@@ -58,14 +58,16 @@ class CallEvents:
         """State a fact. Silently ignored after `close`."""
         if self._closed:
             return
-        self._seq += 1
+        for_owner = not isinstance(event, AudienceEvent)
+        # The agent can tell from the numbers that it has missed nothing: what it is not told has none of its own.
+        self._seq += for_owner
         event.agent_id = self._owner_name
         event.call_id = event.session_id = self._call_id
         event.seq = self._seq
         event.ts = self._clock.wall()
         if isinstance(event, SpeechStarted | SpeechEnded | TurnResumed | TurnContinued):
             event.timestamp = event.ts
-        if self._owner is not None and not isinstance(event, AudienceEvent):
+        if self._owner is not None and for_owner:
             self._owner.deliver(event)
         for watcher in self._watchers:
             watcher.deliver(event)
