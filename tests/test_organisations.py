@@ -252,8 +252,14 @@ async def test_keys_in_redis_come_go_and_outlast_it(redis_server: RedisServer) -
         redis_server.kill()
         await asyncio.sleep(0.2)
         assert keys.org_of(REDIS_KEY) == "org_redis"
-        redis_server.start()  # it has forgotten everything
-        await eventually(lambda: keys.org_of(REDIS_KEY) is None)
+        redis_server.start()  # it has forgotten everything, which is not the same as having been told to
+        await asyncio.sleep(0.3)
+        assert keys.org_of(REDIS_KEY) == "org_redis"
+        redis_server.ask("SET", f"keys:{digest_of(FILE_KEY).hex()}", "org_redis")
+        await eventually(lambda: keys.org_of(FILE_KEY) == "org_redis")
+        assert keys.org_of(REDIS_KEY) is None
+        redis_server.ask("DEL", f"keys:{digest_of(FILE_KEY).hex()}")
+        await eventually(lambda: keys.org_of(FILE_KEY) is None)
 
 
 async def test_a_broken_organisation_in_redis_keeps_what_it_was_and_leaves_the_others_alone(

@@ -73,7 +73,7 @@ def _version(version: str, took: float) -> Finding:
 async def _organisations(url: str) -> list[Finding]:
     redis = OrganisationsRedis(url)
     try:
-        roll = await redis.load()
+        roll, persists = await redis.load(), await redis.persists()
     except RedisUnavailable:
         return [failed("organisations", "those in Redis cannot be read", "Redis may be too slow, or lack a right.")]
     finally:
@@ -82,4 +82,7 @@ async def _organisations(url: str) -> list[Finding]:
         failed(f"org:{org_id}", text, "Correct the hash in Redis (docs/organisations.md).")
         for org_id, text in redis.complaints.items()
     ]
+    if roll.keys and not persists:
+        advice = "Let that Redis write to disk (appendonly yes), or keep the keys in API_KEYS_FILE."
+        broken.append(warning("organisations", "their keys are in a Redis that forgets them when it restarts", advice))
     return [*broken, ok("organisations", f"{len(roll.keys)} keys in Redis")] if roll.keys or broken else []

@@ -53,7 +53,7 @@ class Keyring:
         self._file = None if settings.api_keys_file is None else OrganisationsFile(settings.api_keys_file)
 
     async def make(self, org_id: str, name: str, *, publishable: bool) -> tuple[str, str]:
-        """A new key and where it was written down: in the file, or in Redis where there is no file."""
+        """A new key, and where it was written down: in the file, or in Redis where there is no file."""
         if not is_org_id(org_id):
             raise KeyringError("an organisation's id must be letters, digits, '_' or '-', at most 64")
         text = f"{PUBLISHABLE if publishable else 'pk_'}{secrets.token_hex(24)}"
@@ -67,9 +67,10 @@ class Keyring:
                 return text, str(self._file.path)
             async with self._redis() as redis:
                 await redis.add(key)
+                place = "Redis" if await redis.persists() else "Redis, which keeps it until it restarts (not on disk)"
         except BadEntry as bad:
             raise self._unusable(bad) from None
-        return text, "Redis"
+        return text, place
 
     async def listed(self, org_id: str = "") -> list[ListedKey]:
         """All keys, of one organisation or of all."""

@@ -57,21 +57,32 @@ class OrganisationsRedis:
         self._told: dict[str, str] = {}
 
     async def follow(self, organisations: Organisations) -> None:
-        """Read it every `LOOK_SECONDS`. Runs until cancelled. While Redis is away, what it said last holds."""
+        """Read it every `LOOK_SECONDS`. Runs until cancelled.
+
+        What Redis said last holds while it is away, and when another one comes back in its place that knows no key at
+        all: it lost its memory, nobody revoked everything.
+        """
         before: Roll | None = None
-        away = False
+        run_id = ""
+        away = lost = False
         while True:
             try:
-                roll = await self.load()
+                which, roll = await self._run_id(), await self.load()
             except RedisUnavailable as error:
                 if not away:
                     log.warning("organisations_unreadable", source="redis", why=str(error))
                 away = True
             else:
                 away = False
-                if roll != before:
-                    organisations.learn(Source.REDIS, roll)
-                before = roll
+                if before is not None and before.keys and not roll.keys and which != run_id:
+                    if not lost:
+                        log.error("organisations_lost", source="redis", kept="what it said before it restarted")
+                    lost = True
+                else:
+                    lost, run_id = False, which
+                    if roll != before:
+                        organisations.learn(Source.REDIS, roll)
+                    before = roll
             await asyncio.sleep(LOOK_SECONDS)
 
     @property
@@ -82,6 +93,19 @@ class OrganisationsRedis:
     async def load(self) -> Roll:
         """All that is there. Raises RedisUnavailable."""
         return await self._within_deadline(self._load())
+
+    async def persists(self) -> bool:
+        """Whether Redis writes anything to disk, as far as it says. Raises RedisUnavailable."""
+
+        async def ask() -> bool:
+            try:
+                said = [await self._client.config_get(name) for name in ("save", "appendonly")]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+            except ResponseError:
+                return True  # it is somebody else's, who does not tell
+            save, append = (cast("dict[str, str]", answer) for answer in said)
+            return bool(save.get("save")) or append.get("appendonly") != "no"
+
+        return await self._within_deadline(ask())
 
     async def keys(self) -> list[KnownKey]:
         """All keys with what is known of them. Raises RedisUnavailable."""
@@ -110,6 +134,11 @@ class OrganisationsRedis:
     async def aclose(self) -> None:
         """Let go of the sockets."""
         await self._client.aclose()
+
+    async def _run_id(self) -> str:
+        """Which Redis this is; another one after each restart."""
+        info = await self._within_deadline(self._client.info("server"))  # pyright: ignore[reportUnknownMemberType]
+        return str(cast("dict[str, object]", info).get("run_id", ""))
 
     async def _load(self) -> Roll:
         names = [name async for name in self._names(_KEYS)]
