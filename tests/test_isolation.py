@@ -14,13 +14,14 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from demo.caller import SoftwareCaller
 from demo.dialling import Dial, Outcome
 from server.auth import digest_of
 from tests.client_rig import OTHER_KEY, RecordedCall, vanish
 from tests.client_rig import running as agents_running
+from tests.listening import LIVE
 from tests.phone_rig import KEY, NUMBER, Agent, Rig, running, spoken
 from tests.redis_server import RedisServer, eventually
 from tests.redis_server import redis_server as redis_server
@@ -223,6 +224,24 @@ async def test_a_chat_token_opens_its_own_agent_whatever_the_page_asks_for(tmp_p
                     pass
         assert frame["text"] == "I am Mara."
         assert theirs.count("llm.chat.started") == 0
+
+
+# --- 5: listening ---
+
+
+@pytest.mark.proves("row-135")
+async def test_a_call_of_another_organisation_cannot_be_listened_to(tmp_path: Path) -> None:
+    async with two_organisations(tmp_path) as rig, httpx2.AsyncClient(base_url=rig.http) as http:
+        agent = await rig.agent("mara", media=LIVE)
+        _, call = await rig.call(agent)
+        page = await http.get(f"/live/{call}/player", params={"token": ACME})
+        assert page.status_code == 403
+        assert "org_main" not in page.text
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(rig.http.replace("http", "ws") + f"/live/{call}/ws?token={ACME}")
+        assert refused.value.response.status_code == 403
+        async with connect(rig.http.replace("http", "ws") + f"/live/{call}/ws?token={KEY}"):
+            pass
 
 
 # --- 6: lists ---

@@ -22,9 +22,10 @@ from server.engines import Engines
 from server.keys import SettingsError
 from server.settings import Settings
 from server.store.base import AgentKey
+from server.tokens import TokenRefused
 from tests.call_facts import faultless as faultless
 from tests.client_rig import RecordedCall, any_layers
-from tests.phone_rig import NUMBER, Frame, Rig, running
+from tests.phone_rig import KEY, NUMBER, Frame, Rig, running
 from tests.redis_server import QUICK, Node, RedisServer, eventually, node
 from tests.redis_server import redis_server as redis_server
 from wire.commands import AgentCreate, ChannelAdd, DevConfig
@@ -113,6 +114,22 @@ async def test_a_token_made_by_one_gateway_is_good_for_one_use_at_any(redis_serv
         stores = (one.gateway.store, other.gateway.store)
         taken = await asyncio.gather(*(store.take_token("t") for store in stores * 4))
         assert [value for value in taken if value is not None] == [b"mara"]
+
+
+async def test_a_token_minted_at_one_gateway_opens_one_session_at_another(redis_server: RedisServer) -> None:
+    async with sharing(redis_server) as one, sharing(redis_server) as other:
+        await one.agent("mara")
+        async with httpx2.AsyncClient(base_url=one.http) as http:
+            headers = {"Authorization": f"Bearer {KEY}"}
+            minted = await http.get("/chat/token", params={"agent_id": "mara"}, headers=headers)
+        token = minted.json()["token"]
+        desks = (one.gateway.tokens, other.gateway.tokens)
+        tried = await asyncio.gather(
+            *(desk.consume("chat", token, None, None) for desk in desks[::-1] * 4), return_exceptions=True
+        )
+        granted = [grant.agent for grant in tried if not isinstance(grant, BaseException)]
+        assert granted == [AgentKey("org_main", "mara")]
+        assert all(isinstance(grant, TokenRefused) for grant in tried if isinstance(grant, BaseException))
 
 
 async def test_agents_of_a_crashed_gateway_come_back_on_another_without_being_refused(

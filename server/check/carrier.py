@@ -97,6 +97,10 @@ def _webhooks(visit: Visit, what: str, lines: list[_Line], used: frozenset[str])
     rest = [line.name for line in elsewhere if line.name not in lost]
     if here:
         findings.append(ok(what, f"calls of {_some([line.name for line in here])} come here"))
+    elif visit.settings.twilio_auto_configure and not lost:
+        findings.append(
+            note(what, "nothing sends its calls here yet: agents point their numbers here when they register")
+        )
     elif not lost:
         findings.append(warning(what, "no number and no SIP domain sends its calls here", advice))
     if rest and here:

@@ -67,16 +67,23 @@ class NodeApp:
 
 @asynccontextmanager
 async def node_app(
-    scenario: str, sdk: Path, gateway: str, key: str, log: Path | None = None, **options: object
+    scenario: str,
+    sdk: Path,
+    gateway: str,
+    key: str,
+    log: Path | None = None,
+    mode: dict[str, str] | None = None,
+    **options: object,
 ) -> AsyncGenerator[NodeApp]:
     """Run `scenarios/<scenario>.mjs` with that SDK build against that gateway; it ends with its stdin.
 
-    Into `log` the SDK writes every frame, as all its eras can.
+    Into `log` the SDK writes every frame, as all its eras can. `mode` is more of its environment.
     """
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("PINECALL_")},
         **{"SDK": str(sdk), "GATEWAY": gateway, "KEY": key, "OPTIONS": json.dumps(options)},
         **({"PINECALL_LOG": str(log)} if log else {}),
+        **(mode or {}),
     }
     process = await asyncio.create_subprocess_exec(
         "node",

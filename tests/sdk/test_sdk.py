@@ -17,6 +17,7 @@ import pytest
 from demo.dialling import Outcome
 from server.agents.endpoint import ObservedWebSocket
 from server.agents.link import LinkTimes
+from server.store.base import AgentKey
 from tests.phone_rig import KEY, NUMBER, Rig, running, spoken
 from tests.sdk.node_app import NodeApp, Sight, node_app
 from tests.simulators.deepgram_flux_engine import Say
@@ -400,3 +401,42 @@ SSE_EVENTS = {
     *("speech.started", "speech.ended", "bot.speaking", "bot.word", "bot.finished", "bot.interrupted"),
 }
 """Of the thirteen, all but `turn.pause`, which a recogniser with turns of its own (Flux) never causes."""
+
+
+@pytest.mark.proves("row-145", "row-146", "row-147", "row-148", "row-149", "row-152", "row-155")
+@pytest.mark.parametrize("mode", ["dev", "staging"])
+async def test_a_developers_app_gets_its_own_callers_and_production_all_others(sdk: Path, mode: str) -> None:
+    """0.1.x writes the slug by itself and never repeats the callers; later eras are told the slug and repeat them."""
+    environment = {"PINECALL_MODE": mode, "PINECALL_DEV_ID": "berna"}
+    slug = "dev-berna-mara" if mode == "dev" else "staging-mara"
+    async with running() as rig, app_of(sdk, rig, "host", agents=one_agent()) as production:
+        await production.wait("channel.added", ref=NUMBER)
+        first = await is_first_era(production)
+        name = "mara" if first else slug
+        mine = [{**one, "id": name} for one in one_agent()]
+        async with app_of(sdk, rig, "host", agents=mine, mode=environment) as dev:
+            await dev.wait("channel.added", ref=NUMBER)
+            agents = {agent.key.slug for agent in rig.gateway.registry.of_org("org_main")}
+            assert agents == {"mara", slug}
+            await dev.order("callers", id=name, callers=["+34 600 000 001"])
+            await _heard(rig, slug)
+            for caller, app in (("+34600000001", dev), ("+15550009999", production)):
+                await (await rig.caller(NUMBER, caller)).ring()
+                assert (await app.wait("call.started"))["from"] == caller
+            cut_agent_sockets(rig)
+            await dev.wait("connected")
+            await dev.wait("channel.added", ref=NUMBER)
+            await _heard(rig, slug)
+            await (await rig.caller(NUMBER, "+34600000001")).ring()
+            started = await dev.wait("call.started")
+            while started["from"] != "+34600000001":
+                started = await dev.wait("call.started")
+            assert dev.count("error") == production.count("error") == 0
+
+
+async def _heard(rig: Rig, slug: str) -> None:
+    """Until the gateway knows whose calls that agent gets."""
+    async with asyncio.timeout(10):
+        dev = AgentKey("org_main", slug)
+        while (agent := rig.gateway.registry.find(dev)) is None or not agent.callers:  # noqa: ASYNC110 - nobody's event
+            await asyncio.sleep(0.02)

@@ -1,5 +1,5 @@
 // Any number of agents on one client; each greets who calls. The test gives the orders.
-import { addPhone, client, obey, options, saw, watch } from "./sdk.mjs";
+import { FIRST_ERA, addPhone, client, obey, options, saw, watch } from "./sdk.mjs";
 
 const pc = client(options.client);
 for (const { id, numbers, config } of options.agents ?? []) {
@@ -23,5 +23,11 @@ obey({
     getAgent: ({ id }) => pc.getAgent(id)?.id ?? null,
     removeAgent: ({ id }) => pc.removeAgent(id),
     deploy: ({ id, config }) => { watch(pc.deploy(id, config)); },
+    /** Whose calls a development agent gets: 0.1.x sends the frame by hand. */
+    callers: ({ id, callers }) => {
+        const agent = pc.getAgent(id);
+        if (FIRST_ERA) agent.send({ event: "dev.config", callers });
+        else agent.routeCallers(callers);
+    },
     hangup: ({ id }) => [...pc.getAgent(id).calls.values()].forEach((call) => call.hangup()),
 });
