@@ -27,7 +27,7 @@ from providers.errors import ProviderError
 from server.api.errors import ApiError
 from server.calls import Calls, ExpectedCall
 from server.store.base import AgentKey
-from transports.webrtc.channel import FloodGate
+from transports.flood import FloodGate, Verdict
 from transports.webrtc.messages import (
     Configure,
     InjectText,
@@ -222,7 +222,7 @@ class BrowserSession:
         self.state = SessionState.OFFERED
         self._peer = rules.open_peer(calls.clock, calls.metronome, self)
         self._call: Call | None = None
-        self._gate = FloodGate(self._loop.time)
+        self._gate = FloodGate()
         self._early: list[PageCommand] = []
         self._pinged_at = self._loop.time()
         self._timer = self._loop.call_later(CONNECT_SECONDS, self.give_up, "never_connected")
@@ -286,15 +286,19 @@ class BrowserSession:
 
     def on_frame(self, frame: str | bytes) -> None:
         """The page sent something."""
+        now = self._loop.time()
         ping = frame in ("ping", b"ping")
-        if self._gate.admits(len(frame), ping=ping):
-            if ping:
-                self._pinged_at = self._loop.time()
-            elif (command := read_frame(frame)) is not None:
-                self._obey(command)
-        elif self._gate.shut and self.state is SessionState.LIVE:
-            self._log.warning("session_flooded")
-            self.on_lost("disconnected")
+        match self._gate.judge(len(frame), now, ping=ping):
+            case Verdict.TAKE:
+                if ping:
+                    self._pinged_at = now
+                elif (command := read_frame(frame)) is not None:
+                    self._obey(command)
+            case Verdict.END if self.state is SessionState.LIVE:
+                self._log.warning("session_flooded")
+                self.on_lost("disconnected")
+            case _:
+                pass
 
     # --- the call ---
 

@@ -1,4 +1,4 @@
-"""The data channel `events` of one session: what waits to be told, and who says too much.
+"""The data channel `events` of one session: what waits to be told.
 
 The channel often opens after the first facts are known; until then they wait. A page that does not keep up loses what
 is worth least, never the order of the rest.
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from typing import Final, Protocol
 
-from transports.webrtc.messages import MAX_FRAME_IN, Outgoing
+from transports.webrtc.messages import Outgoing
 
 LABEL: Final = "events"
 MAX_WAITING: Final = 500
@@ -21,14 +20,6 @@ MAX_UNSENT: Final = 128 * 1024
 FLUSH_SECONDS: Final = 0.25
 """The last frames get so long to leave."""
 _SETTLE_SECONDS: Final = 0.05
-FRAMES: Final = 20
-"""A page may send so many frames …"""
-PINGS: Final = 100
-"""… and pings …"""
-WINDOW_SECONDS: Final = 10.0
-"""… within so long."""
-STRIKES: Final = 3
-"""A strike is an oversized frame, or FRAMES frames too many. After so many the session ends."""
 
 
 class Wire(Protocol):
@@ -102,37 +93,3 @@ class EventChannel:
             if frame.weight is least:
                 del self._waiting[place]
                 return
-
-
-class FloodGate:
-    """Counts what a page sends. `now` is loop time."""
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self._began = now()
-        self._frames = self._pings = 0
-        self._strikes = 0
-
-    @property
-    def shut(self) -> bool:
-        """True once the session has to end."""
-        return self._strikes >= STRIKES
-
-    def admits(self, size: int, *, ping: bool) -> bool:
-        """Whether a frame of so many bytes is to be read at all."""
-        now = self._now()
-        if now - self._began >= WINDOW_SECONDS:
-            self._began, self._frames, self._pings = now, 0, 0
-        if size > MAX_FRAME_IN:
-            self._strikes += 1
-            return False
-        if ping:
-            self._pings += 1
-            return self._within(self._pings, PINGS)
-        self._frames += 1
-        return self._within(self._frames, FRAMES)
-
-    def _within(self, count: int, limit: int) -> bool:
-        if count > limit and (count - limit) % FRAMES == 0:
-            self._strikes += 1
-        return count <= limit

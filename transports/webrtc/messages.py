@@ -41,7 +41,6 @@ from wire.page_events import LlmToolOutcome, SessionEnded, SessionFrame, Session
 
 MAX_FRAME_OUT: Final = 48 * 1024
 """Bytes."""
-MAX_FRAME_IN: Final = 16 * 1024
 MAX_TEXT: Final = 8000
 """Characters of an injected text."""
 _LONG_TEXT: Final = 8000

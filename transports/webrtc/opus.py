@@ -57,6 +57,9 @@ class VoiceDecoder:
     def decode(self, payload: bytes) -> tuple[bytes, int]:
         """The audio, and how many samples it was at CLOCK_RATE. Nothing for what is no Opus."""
         samples, pcm = 0, bytearray()
+        if not payload:
+            # To the codec that would be the end of all audio.
+            return b"", 0
         try:
             for frame in self._codec.decode(_packet(payload)):  # pyright: ignore[reportUnknownMemberType]
                 samples += frame.samples

@@ -56,6 +56,11 @@ class Reorder:
             self._expected = (self._expected + 1) & 0xFFFF
             yield following
 
+    @property
+    def held(self) -> int:
+        """Packets that wait for one before them."""
+        return len(self._held)
+
     def _distance(self, number: int) -> int:
         assert self._expected is not None
         return (number - self._expected) & 0xFFFF
