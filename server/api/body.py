@@ -22,4 +22,5 @@ async def body_of(request: Request, limit: int) -> bytes:
 def within(what: str, size: int, limit: int) -> None:
     """Raises `ApiError` 413 for more than `limit` bytes."""
     if size > limit:
-        raise ApiError(413, "TOO_LARGE", f"{what}: at most {limit} bytes")
+        # The rest of it is not read, so the connection can carry no other request.
+        raise ApiError(413, "TOO_LARGE", f"{what}: at most {limit} bytes", {"Connection": "close"})

@@ -86,8 +86,8 @@ def read_offer(sdp: str) -> Offer:
     kept = [(section, fate) for section, fate in both if fate is not _Fate.REFUSED]
     for section, fate in kept:
         _check(section, fate, session)
-    refused = {mid for section, fate in both if fate is _Fate.REFUSED for mid in section.values("mid")}
-    lines = [_without(line, refused) for line in session]
+    mids = {mid for section, _ in kept for mid in section.values("mid")}
+    lines = [_bundled(line, mids) for line in session]
     room = MAX_CANDIDATES
     for section, _ in kept:
         wanted = [line for line in section.lines if _is_wanted(line)]
@@ -140,12 +140,12 @@ def _is_wanted(line: str) -> bool:
     return 0 < int(parts[5]) < 65536 and not address.is_multicast and not address.is_unspecified
 
 
-def _without(line: str, refused: set[str]) -> str:
+def _bundled(line: str, mids: set[str]) -> str:
     """A bundle names only sections that are there."""
     if not line.startswith("a=group:BUNDLE"):
         return line
-    head, *mids = line.split(" ")
-    return " ".join([head, *(mid for mid in mids if mid not in refused)])
+    head, *named = line.split(" ")
+    return " ".join([head, *(mid for mid in named if mid in mids)])
 
 
 def _refusal(section: _Section) -> list[str]:

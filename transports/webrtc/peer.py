@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from enum import Enum, auto
 from typing import Final, Protocol
 
@@ -129,9 +128,13 @@ class Peer:
             await self.channel.drain()
         self.channel.close()
         self._track.stop()
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._connection.close()
+        except TimeoutError:
+            log.warning("peer_close_late")
+        except Exception as error:  # noqa: BLE001 - aiortc cannot close what an odd offer has left half made
+            log.warning("peer_close_failed", error=type(error).__name__)
 
     @property
     def heard_at(self) -> float:
