@@ -87,7 +87,10 @@ class Voices:
             await asyncio.wait([reading], timeout=None if shelf.voices is None else PATIENCE_SECONDS)
         if shelf.voices is not None:
             return shelf.voices
-        raise shelf.failure or TimedOut(f"{provider} was not asked", vendor=provider, code="VOICES_UNAVAILABLE")
+        if shelf.failure is not None:
+            # Raised once for everybody who asks: it would remember all of them.
+            raise shelf.failure.with_traceback(None)
+        raise TimedOut(f"{provider} was not asked", vendor=provider, code="VOICES_UNAVAILABLE")
 
     def settle(self, config: CallConfig, keys: Mapping[str, str] = NO_KEYS) -> CallConfig:
         """The same with the vendor's id in place of a short name. Asks nobody, but may begin to fetch a list."""

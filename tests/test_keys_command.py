@@ -105,6 +105,26 @@ def test_keys_are_revoked_by_any_of_their_names_but_never_by_accident(run: Run, 
     assert [row["sha256"] for row in json.loads(listed)] == [digest_of(made[2]).hex()]
 
 
+@pytest.mark.parametrize("wanted", ["", " "])
+def test_nothing_names_no_key(run: Run, tmp_path: Path, wanted: str) -> None:
+    path = tmp_path / "keys.yaml"
+    _, key, _ = run("make", "--org", "org_acme", api_keys_file=str(path))
+    code, _, said = run("revoke", wanted, api_keys_file=str(path))
+    assert (code, "say which key" in said) == (1, True)
+    assert known(path).org_of(key.strip()) == "org_acme"
+
+
+@pytest.mark.parametrize("name", ["x" * 201, "two\nlines", "\x1b[31mred", "\udcff"])
+def test_a_name_that_would_spoil_the_file_or_the_terminal_is_refused(run: Run, tmp_path: Path, name: str) -> None:
+    path = tmp_path / "keys.yaml"
+    _, key, _ = run("make", "--org", "org_acme", api_keys_file=str(path))
+    before = path.read_bytes()
+    code, out, said = run("make", "--org", "org_acme", "--name", name, api_keys_file=str(path))
+    assert (code, out, "printable" in said) == (1, "", True)
+    assert path.read_bytes() == before
+    assert known(path).org_of(key.strip()) == "org_acme"
+
+
 def test_a_publishable_key_opens_nothing(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     _, key, _ = run("make", "--publishable", api_keys_file=str(path))

@@ -153,6 +153,11 @@ def test_json_and_yaml_say_the_same(tmp_path: Path) -> None:
         ("- org_a", "must map organisations"),
         ("org_a: {keys: [secret\norg_b: x", "is not YAML, line 2"),
         ("\x00", "is not YAML"),
+        ("org_a: {name: 0x_}", "is not YAML"),
+        ("org_a: {name: " + "9" * 5000 + "}", "is not YAML"),
+        ("org_a: " + "[" * 3000, "is not YAML"),
+        ("org_a: {keys: [pk_secret_1]}\norg_b: {}\norg_a: {name: x}", "line 3: 'org_a' is written twice"),
+        ("org_a: {pk_the_secret_key_of_org_a: a, pk_the_secret_key_of_org_a: b}", "line 1: pk_the_…rg_a is written"),
     ],
 )
 def test_a_typo_is_named_and_what_stood_there_is_not(text: str, why: str) -> None:
@@ -161,6 +166,31 @@ def test_a_typo_is_named_and_what_stood_there_is_not(text: str, why: str) -> Non
     assert why in str(bad.value)
     assert "secret" not in str(bad.value)
     assert "\n" not in str(bad.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"org_a": {"name": "secret",}}', "is not JSON, line 1"),
+        ('{"org_a": ' + "[" * 200_000, "is not JSON"),
+        ('{"org_a": {"limits": {"calls": ' + "9" * 5000 + "}}}", "is not JSON"),
+        ('{"org_a": {"limits": {"calls": NaN}}}', "org_a.limits.calls: Expected `int`, got `float`"),
+        ('{"org_a": {"name": "secret", "name": "x"}}', "'name' is written twice"),
+        ('{"org_a": {}, "org_a": {}}', "'org_a' is written twice"),
+    ],
+)
+def test_a_typo_in_json_is_named_too(text: str, why: str) -> None:
+    with pytest.raises(BadEntry) as bad:
+        roll_of(read_document(text.encode(), as_json=True))
+    assert why in str(bad.value)
+    assert "secret" not in str(bad.value)
+
+
+def test_entries_may_share_what_they_have_in_common() -> None:
+    text = "org_a: &shared {name: A, limits: {calls: 5}}\norg_b: {<<: *shared, name: B}"
+    entries = read_document(text.encode(), as_json=False)
+    assert entries["org_a"].limits == entries["org_b"].limits is not None
+    assert entries["org_b"].name == "B"
 
 
 @pytest.mark.parametrize("text", [None, "org_a: [", "org_a: {keys: [x]}"])

@@ -248,6 +248,16 @@ async def test_without_any_list_the_failure_is_told(hands: Hands, voices: Voices
     assert await voices.of("nobody") == ()
 
 
+async def test_a_failure_does_not_remember_everybody_it_was_told_to(hands: Hands, voices: Voices) -> None:
+    hands.error = OUTAGE
+    depths: list[int] = []
+    for _ in range(20):
+        with pytest.raises(ProviderError) as told:
+            await voices.of("elevenlabs")
+        depths.append(len(told.traceback))
+    assert len(set(depths[1:])) == 1
+
+
 async def test_a_fault_of_ours_is_a_failure_like_any_other(hands: Hands, voices: Voices) -> None:
     hands.names = [None]  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(ProviderError):

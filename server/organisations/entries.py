@@ -14,8 +14,9 @@ An error says where something is wrong and what would be right, and never what s
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Final, cast
+from typing import Annotated, Any, ClassVar, Final, cast
 
 import msgspec
 import yaml
@@ -26,7 +27,8 @@ from server.organisations.roll import VENDORS, KnownKey, Limits, Organisation, R
 
 _ORG_ID: Final = r"^[A-Za-z0-9_-]{1,64}$"
 _Count = Annotated[int, msgspec.Meta(ge=0)]
-_Text = Annotated[str, msgspec.Meta(max_length=200)]
+_MAX_TEXT: Final = 200
+_Text = Annotated[str, msgspec.Meta(max_length=_MAX_TEXT)]
 _Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=400)]
 
 
@@ -35,12 +37,21 @@ class BadEntry(ValueError):
 
 
 class _Plain(yaml.SafeLoader):
-    """YAML whose dates are text, as they are in JSON."""
+    """YAML whose dates are text, as they are in JSON, and whose mappings say everything once."""
 
     yaml_implicit_resolvers: ClassVar = {
         first: [(tag, form) for tag, form in resolvers if tag != "tag:yaml.org,2002:timestamp"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Of two entries with one name the first would be lost, with all its keys."""
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for name, _ in node.value:
+            if isinstance(name, yaml.ScalarNode):
+                _note(seen, name.value, f"line {name.start_mark.line + 1}: ")
+        return node
 
 
 class LimitsEntry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -84,15 +95,19 @@ Document = dict[str, OrganisationEntry]
 
 def read_document(text: bytes, *, as_json: bool) -> Document:
     """The entries of a file, by organisation. Raises BadEntry."""
+    form = "JSON" if as_json else "YAML"
     try:
-        raw: object = msgspec.json.decode(text) if as_json else yaml.load(text, _Plain)
-    except msgspec.DecodeError as error:
-        raise BadEntry(f"is not JSON: {error}") from None
+        raw: object = json.loads(text, object_pairs_hook=_once) if as_json else yaml.load(text, _Plain)
+    except BadEntry:
+        raise
+    except json.JSONDecodeError as error:
+        raise BadEntry(f"is not JSON, line {error.lineno}") from None
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark is not None else ""
         raise BadEntry(f"is not YAML{line}") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise BadEntry("is not YAML") from None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        # Also what no parser of these two calls an error: numbers like `0x_` or of 5000 digits, brackets without end.
+        raise BadEntry(f"is not {form}") from None
     if raw is None:
         return {}
     if not isinstance(raw, dict):
@@ -173,6 +188,11 @@ def organisation(org_id: str, entry: OrganisationEntry) -> Organisation:
     )
 
 
+def is_text(text: str) -> bool:
+    """Whether it can be a key's name: short, and nothing in it that a terminal obeys."""
+    return len(text) <= _MAX_TEXT and text.isprintable()
+
+
 def is_org_id(text: str) -> bool:
     """Whether it can name an organisation: letters, digits, `_` and `-`, at most 64."""
     try:
@@ -180,6 +200,21 @@ def is_org_id(text: str) -> bool:
     except msgspec.ValidationError:
         return False
     return True
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    seen: set[str] = set()
+    for name, _ in pairs:
+        _note(seen, name, "")
+    return dict(pairs)
+
+
+def _note(seen: set[str], name: str, where: str) -> None:
+    """Raises BadEntry for a name that is there already; it may be a key in a wrong place."""
+    if name in seen:
+        shown = redact(name) if name.startswith("pk_") else repr(name[:64])
+        raise BadEntry(f"{where}{shown} is written twice")
+    seen.add(name)
 
 
 def _org_id(name: object) -> str:

@@ -21,6 +21,7 @@ from server.organisations.entries import (
     KeyEntry,
     OrganisationEntry,
     is_org_id,
+    is_text,
     known_key,
     roll_of,
 )
@@ -56,6 +57,8 @@ class Keyring:
         """A new key, and where it was written down: in the file, or in Redis where there is no file."""
         if not is_org_id(org_id):
             raise KeyringError("an organisation's id must be letters, digits, '_' or '-', at most 64")
+        if not is_text(name):
+            raise KeyringError("a key's name must be at most 200 printable characters")
         text = f"{PUBLISHABLE if publishable else 'pk_'}{secrets.token_hex(24)}"
         created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         entry = KeyEntry(sha256=digest_of(text).hex(), preview=redact(text), name=name, created=created)
@@ -86,6 +89,9 @@ class Keyring:
 
     async def revoke(self, wanted: str) -> ListedKey:
         """Revoke the one key that `wanted` means: itself, its preview, its name, or the beginning of its SHA-256."""
+        if not wanted.strip():
+            # Keys without a name are not called so.
+            raise KeyringError("say which key; `voice-gateway keys list` shows them")
         found = [one for one in await self.listed() if _means(wanted, one.key)]
         if not found:
             raise KeyringError("no key is called that; `voice-gateway keys list` shows them")
