@@ -351,6 +351,7 @@ def test_a_copied_example_cannot_move_the_container(services: dict[str, Any]) ->
         "PORT": str(Settings.model_fields["port"].default),
         "DATA_DIR": "/data",
         "REDIS_URL": "redis://redis:6379/0",
+        "WEBRTC_UDP_PORTS": "40000-40099",
     }
 
 
@@ -365,7 +366,8 @@ def test_variables_of_compose_and_image_are_settings(services: dict[str, Any]) -
 def test_compose_publishes_the_port_waits_for_redis_and_gives_time_to_stop(services: dict[str, Any]) -> None:
     gateway, redis = services["gateway"], services["redis"]
     port = Settings.model_fields["port"].default
-    assert gateway["ports"] == [f"127.0.0.1:{port}:{port}"]
+    voice = gateway["environment"]["WEBRTC_UDP_PORTS"]
+    assert gateway["ports"] == [f"127.0.0.1:{port}:{port}", f"{voice}:{voice}/udp"]
     assert gateway["depends_on"] == {"redis": {"condition": "service_healthy"}}
     assert redis["healthcheck"]["test"] == ["CMD", "redis-cli", "ping"]
     assert {service["restart"] for service in services.values()} == {"unless-stopped"}
