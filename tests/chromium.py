@@ -16,6 +16,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ FLAGS = (
     "--use-fake-ui-for-media-stream",
 )
 PATIENCE_MS = 10_000
+MISSING = "chromium is not installed: `scripts/system_packages.sh chromium` (or `make test`) gets it"
 
 
 class _Shared:
@@ -45,7 +47,7 @@ async def chromium() -> AsyncGenerator[Browser]:
     if _Shared.browser is None:
         program = shutil.which("chromium")
         if program is None:
-            pytest.fail("chromium is not installed: `scripts/system_packages.sh chromium` (or `make test`) gets it")
+            pytest.fail(MISSING)
         stack = AsyncExitStack()
         engine = await stack.enter_async_context(async_playwright())
         _Shared.browser = await engine.chromium.launch(executable_path=program, args=list(FLAGS))
@@ -55,6 +57,21 @@ async def chromium() -> AsyncGenerator[Browser]:
     stack, _Shared.stack, _Shared.browser = _Shared.stack, None, None
     if stack is not None:
         await stack.aclose()
+
+
+@asynccontextmanager
+async def speaking_chromium(speech: Path) -> AsyncGenerator[Browser]:
+    """A browser of one's own into whose microphone this WAV file speaks, once, from when a page first listens."""
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.fail(MISSING)
+    microphone = f"--use-file-for-fake-audio-capture={speech}%noloop"
+    async with async_playwright() as engine:
+        browser = await engine.chromium.launch(executable_path=program, args=[*FLAGS, microphone])
+        try:
+            yield browser
+        finally:
+            await browser.close()
 
 
 @asynccontextmanager
