@@ -132,12 +132,12 @@ class Page:
                 self._more.clear()
                 await self._more.wait()
 
-    async def send(self, frame: dict[str, object] | str) -> None:
+    async def send(self, frame: dict[str, object] | str | bytes) -> None:
         """Send one frame, once the channel is open."""
         assert self.channel is not None
         async with asyncio.timeout(PATIENCE):
             await self.opened.wait()
-        self.channel.send(frame if isinstance(frame, str) else json.dumps(frame))
+        self.channel.send(frame if isinstance(frame, str | bytes) else json.dumps(frame))
 
     async def close(self) -> None:
         """The user leaves the page."""

@@ -415,3 +415,35 @@ async def test_a_dead_page_disturbs_no_other() -> None:
             await asyncio.sleep(20)
             reasons = [frame["reason"] for frame in agent.frames if frame["event"] == "call.ended"]
             assert sorted(reasons) == ["client_hangup"] + ["connection_lost"] * 5
+
+
+# --- what could spoil the agent's own connection ---
+
+
+async def test_bytes_that_are_no_text_never_reach_the_agent() -> None:
+    async with running() as rig, offering(rig) as sdp:
+        agent = await rig.agent()
+        token = await mint(rig)
+        body = json.dumps({"sdp": sdp, "type": "offer", "token": token, "metadata": {"page": "BAD"}}).encode()
+        refused(await raw(rig, body.replace(b"BAD", b"\xff")), 400, "BAD_REQUEST")
+        assert (await raw(rig, body.replace(b"BAD", b"/x"))).status_code == 200, "the token is good still"
+        await agent.ask("ping", "pong")
+
+
+async def test_settings_nested_without_end_are_dropped() -> None:
+    async with running() as rig, offering(rig) as sdp:
+        await rig.agent()
+        deep = json.loads("[" * 900 + "]" * 900)
+        answer = await post_offer(rig, sdp, config={"voice": deep, "language": "es"})
+        assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("config", [b'{"voice":"\xff"}', b'{"voice":' + b"[" * 900 + b"]" * 900 + b"}"])
+async def test_settings_that_cannot_be_read_do_not_end_a_session(config: bytes) -> None:
+    async with running() as rig, AsyncExitStack() as stack:
+        agent = await rig.agent()
+        page, _ = await visit(rig, agent, stack)
+        for frame in (b'{"action":"ping"}', b'{"action":"configure",' + config[1:], b'{"action":"ping"}'):
+            await page.send(frame)
+            if b"ping" in frame:
+                await page.wait("pong")

@@ -20,7 +20,7 @@ from server.keys import SettingsError
 from server.organisations import file as organisations_file
 from server.organisations import redis as organisations_redis
 from server.organisations.directory import Organisations
-from server.organisations.entries import BadEntry, KeyEntry, OrganisationEntry, read_document, roll_of
+from server.organisations.entries import BadEntry, KeyEntry, OrganisationEntry, read_document, read_hash, roll_of
 from server.organisations.file import OrganisationsFile
 from server.organisations.redis import OrganisationsRedis
 from server.organisations.roll import KnownKey, Limits, TwilioAccess
@@ -184,6 +184,12 @@ def test_a_typo_in_json_is_named_too(text: str, why: str) -> None:
         roll_of(read_document(text.encode(), as_json=True))
     assert why in str(bad.value)
     assert "secret" not in str(bad.value)
+
+
+@pytest.mark.parametrize("limits", ["{", "[" * 3000, "9" * 5000, ""])
+def test_a_hash_that_cannot_be_read_is_no_end_of_the_gateway(limits: str) -> None:
+    with pytest.raises(BadEntry, match=r"^org_a\.limits: is not JSON$"):
+        read_hash("org_a", {"limits": limits})
 
 
 def test_entries_may_share_what_they_have_in_common() -> None:

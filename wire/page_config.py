@@ -30,9 +30,12 @@ def page_settings(config: RawConfig) -> tuple[RawConfig, list[str]]:
     taken: RawConfig = {}
     dropped: list[str] = []
     for key, value in config.items():
-        if snake(key) in ALLOWED:
+        if snake(key) not in ALLOWED:
+            dropped.append(key)
+            continue
+        try:
             taken[key] = msgspec.Raw(msgspec.json.encode(_harmless(_decode(value), key, dropped)))
-        else:
+        except RecursionError:  # nested too deeply to mean anything
             dropped.append(key)
     return taken, sorted(dropped)
 

@@ -108,7 +108,8 @@ async def _read(request: Request) -> _Ask:
         raise _bad("The body needs to be application/json")
     body = await body_of(request, MAX_BODY)
     try:
-        ask = _asks.decode(body)
+        # As text: metadata goes on to the agent as it is, and bytes that are none would end the agent's connection.
+        ask = _asks.decode(body.decode())
     except msgspec.ValidationError as error:
         # Names the field and what it should be, not what was in it.
         raise _bad(f"The offer is not as it should be: {error}") from None

@@ -137,7 +137,7 @@ def read_hash(org_id: str, fields: Mapping[str, str]) -> Organisation:
         if name in ("limits", "twilio", "credentials"):
             try:
                 raw[name] = msgspec.json.decode(value)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, RecursionError):
                 raise BadEntry(f"{org_id}.{name}: is not JSON") from None
         elif name == "name":
             raw[name] = value

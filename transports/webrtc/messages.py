@@ -98,7 +98,8 @@ def read_frame(frame: str | bytes) -> PageCommand | None:
     if frame in ("ping", b"ping"):
         return Ping(asks=False)
     try:
-        keys = _objects.decode(frame)
+        # As text: what is inside is read later, and must be some then.
+        keys = _objects.decode(frame.decode() if isinstance(frame, bytes) else frame)
         action = _strings.decode(keys.pop("action", b'""'))
         return _command(action, keys)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
