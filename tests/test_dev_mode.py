@@ -70,7 +70,8 @@ async def test_staging_shares_a_number_just_as_development_does_and_gives_way_to
         assert await answered_by(rig, agents, ANA) == "staging"
         assert await answered_by(rig, agents, EVE) == "production"
         agents["dev"] = await developer(rig, "dev-ana-florencia", ANA)
-        assert await answered_by(rig, agents, ANA) == "dev"
+        await agents["staging"].ask("dev.config", "dev.configured", callers=[ANA, BERNA])
+        assert await answered_by(rig, agents, ANA) == "dev", "also before a staging agent that said so later"
         assert await answered_by(rig, agents, BERNA) == "staging"
         agents["dev"].drop()
         await asyncio.sleep(0.1)

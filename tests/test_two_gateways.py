@@ -12,14 +12,18 @@ import pytest
 from pydantic import SecretStr
 
 from pipelines.clock import LoopClock
+from server.agents.admission import Admission
+from server.agents.channels import Refusal
 from server.agents.configuration import ConfigRules
 from server.agents.link import AgentLink, LinkTimes
 from server.agents.reach import Reach
 from server.agents.registry import AgentRegistry
 from server.app import create_server
-from server.auth import Keys
+from server.auth import Keys, Source
 from server.engines import Engines
 from server.keys import SettingsError
+from server.organisations.directory import Organisations
+from server.organisations.roll import Limits, Organisation, Roll
 from server.settings import Settings
 from server.store.base import AgentKey
 from server.tokens import TokenRefused
@@ -163,6 +167,26 @@ async def test_an_agent_that_moves_takes_its_number_along(redis_server: RedisSer
         # The first gateway forgets the agent in the end; the number is not its to give back any more.
         assert await one.registry.kick(AgentKey("org_main", "mara"))
         assert await first.claim_number(NUMBER, AgentKey("org_main", "zoe")) == AgentKey("org_main", "mara")
+
+
+async def test_connections_that_create_at_once_make_no_more_agents_than_their_organisation_may_have(
+    redis_server: RedisServer,
+) -> None:
+    async with node(redis_server, QUICK) as store:
+        desk, organisations = Desk(store), Organisations(Keys([]))
+        organisations.learn(Source.FILE, Roll({"org_main": Organisation("org_main", limits=Limits(agents=3))}))
+        admission = Admission(organisations, desk.registry, LoopClock(), ())
+        links = [desk.link() for _ in range(6)]
+        tried = await asyncio.gather(
+            *(admission.create(link, AgentCreate(agent_id=f"agent-{at}")) for at, link in enumerate(links)),
+            return_exceptions=True,
+        )
+        refused = [one for one in tried if isinstance(one, Refusal)]
+        assert [one.code for one in refused] == ["SERVER_AT_CAPACITY"] * 3
+        assert len(desk.registry.of_org("org_main")) == 3
+        made = next(one for one in tried if isinstance(one, str))
+        at = tried.index(made)
+        assert await admission.create(links[at], AgentCreate(agent_id=made)) == made
 
 
 # --- without Redis ---
