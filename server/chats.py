@@ -249,11 +249,14 @@ class Chats:
 
 def _thread_key(key: AgentKey, metadata: Metadata, thread: str) -> ThreadKey | None:
     """The thread of a page: what was sealed in beats what its address says. None for no (usable) thread."""
-    thread_id = _text(metadata.get("threadId")) or thread
-    if not _ID.fullmatch(thread_id):
+    sealed: object = msgspec.json.decode(metadata.get("threadId", b"null"))
+    if sealed is not None and sealed != "":
+        # A number is a name, too. Where what was sealed in is none, the page does not get to choose one.
+        thread = str(sealed) if isinstance(sealed, str | int) and not isinstance(sealed, bool) else ""
+    if not _ID.fullmatch(thread):
         return None
     identity = msgspec.json.encode([metadata.get(name, msgspec.Raw(b"null")) for name in _IDENTITY]).decode()
-    return ThreadKey(key, thread_id, identity) if len(identity) <= _MAX_IDENTITY else None
+    return ThreadKey(key, thread, identity) if len(identity) <= _MAX_IDENTITY else None
 
 
 def _text(value: msgspec.Raw | None) -> str:

@@ -161,6 +161,15 @@ async def test_a_full_gateway_says_so_and_keeps_the_token_good() -> None:
         assert await page.ask("Hi") == "You said Hi."
 
 
+async def test_many_pages_that_find_no_room_are_all_told_so_and_none_is_taken_for_a_stranger() -> None:
+    async with chatting(echo, max_concurrent_chats=1) as rig:
+        await rig.agent(**LLM)
+        await rig.page()
+        for _ in range(30):
+            page = await rig.open("cht_whatever")
+            assert await refused(page) == ("SERVER_AT_CAPACITY", 1013)
+
+
 @pytest.mark.proves("web-38")
 async def test_a_flood_of_strangers_leaves_nothing_behind_and_disturbs_nobody() -> None:
     async with chatting(echo) as rig:
@@ -449,6 +458,27 @@ async def test_a_sealed_thread_beats_the_one_in_the_address_and_odd_names_are_no
             await page.ask("Two")
             await enough(rig, page, agent)
             assert (await rig.page(thread=name)).of("chat.history") == []
+
+
+@pytest.mark.parametrize("sealed", [42, "not a name", True, ["t-1"]])
+async def test_a_sealed_thread_that_is_no_name_does_not_let_the_address_choose_one(sealed: object) -> None:
+    async with chatting(told) as rig:
+        agent = await rig.agent(**LLM)
+        page = await rig.page(thread="t-1")
+        await page.ask("One")
+        await enough(rig, page, agent)
+        other = await rig.page(thread="t-1", threadId=sealed)
+        assert await other.ask("Two") == "Two"
+        assert other.of("chat.history") == []
+
+
+async def test_a_number_names_a_thread_as_its_digits_do() -> None:
+    async with chatting(told) as rig:
+        agent = await rig.agent(**LLM)
+        page = await rig.page(threadId=42)
+        await page.ask("One")
+        await enough(rig, page, agent)
+        assert (await (await rig.page(threadId="42")).wait("chat.history"))["thread_id"] == "42"
 
 
 async def test_a_thread_forgets_what_its_agent_forgot() -> None:

@@ -458,6 +458,21 @@ async def test_the_agent_can_stop_its_model_and_what_was_written_stays(command: 
         assert rig.gateway.vendors.model.chats[-1]["messages"][2]["content"] == done["text"]
 
 
+async def test_an_order_to_stop_may_come_many_times() -> None:
+    async with chatting(endless_at_first) as rig:
+        agent = await rig.agent(**LLM)
+        page = await rig.page()
+        call = page.of("chat.connected")[0]["session_id"]
+        await page.say("Hi")
+        await page.wait("chat.token")
+        for _ in range(10):
+            await agent.send("bot.cancel", call_id=call)
+        assert (await page.wait("chat.done"))["text"].startswith("word")
+        assert await page.ask("And?") == "Yes."
+        assert len(page.of("chat.done")) == 2
+        assert agent.count("llm.chat.error") == 0
+
+
 async def test_a_language_sealed_into_the_token_is_that_of_the_chat() -> None:
     async with chatting(echo) as rig:
         agent = await rig.agent(**LLM, language="en")

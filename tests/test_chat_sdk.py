@@ -156,6 +156,24 @@ async def test_a_session_belongs_to_its_agent_and_a_pages_session_to_its_page() 
         await cli.socket.close()
 
 
+@pytest.mark.parametrize("reason", ["client_hangup", "error", "agent_removed", "flood", "resolved"])
+async def test_whatever_reason_an_agent_gives_for_hanging_up_every_message_has_its_end(reason: str) -> None:
+    async with chatting(short) as rig:
+        owner, cli, page = await rig.agent(), await rig.gateway.connected(), await rig.page()
+        for chat in (CHAT, page.of("chat.connected")[0]["session_id"]):
+            if chat == CHAT:
+                await write(cli, "Hi")
+            else:
+                await page.say("Hi")
+            await owner.told(chat, "chat.message")
+            await owner.send("call.hangup", call_id=chat, reason=reason)
+            assert (await ended(owner, chat))["reason"] == reason
+        assert (await cli.wait("llm.chat.error"))["error"] == "The conversation has ended"
+        assert await page.until_closed() == 1000
+        assert names(page.frames) == ["chat.connected", "chat.error"]
+        await cli.socket.close()
+
+
 async def test_an_agent_without_a_model_answers_a_requester_itself() -> None:
     async with chatting() as rig:
         owner, cli = await rig.agent(), await rig.gateway.connected()

@@ -171,8 +171,9 @@ class ChatSession:
         self._attached = False
         self._answers.close_streams()
 
-    def end(self, reason: str) -> None:
-        """End now: messages without an answer fail, `llm.chat.ended` is the agent's last frame. Idempotent."""
+    def end(self, reason: str, words: str = "") -> None:
+        """End now: messages without an answer fail, `llm.chat.ended` is the agent's last frame. `words` are the agent's
+        own for the reason, told to it instead and to nobody else. Idempotent."""
         if self.state is ChatState.ENDED:
             return
         self.state = ChatState.ENDED
@@ -184,7 +185,7 @@ class ChatSession:
                 turn.reply.close_segment()
             if reason not in PEER_GONE:
                 turn.requester.failed("The conversation has ended")
-        self.events.publish(self._ended(reason))
+        self.events.publish(self._ended(reason, words))
         self.events.close()
         self._requester.ended(reason)
         self._log.info("chat_ended", reason=reason, messages=self._messages)
@@ -254,7 +255,7 @@ class ChatSession:
             case BotReply() | BotReplyStream() | BotCancel() | BotClear():
                 self._answers.obey(command, self._stop)
             case CallHangup():
-                self.end(command.reason or "hangup")
+                self.end("hangup", command.reason)
             case SessionConfigure():
                 self._configure(command)
             case LlmToolResult():
@@ -277,6 +278,9 @@ class ChatSession:
         """Let the model cease writing: what it wrote is the answer."""
         if self._turn is not None and self._deadline is not None:
             self._turn.answered.set()
+            if self._deadline.expired():
+                # It is on its way out already; letting go of a vendor takes a moment.
+                return
             self._deadline.reschedule(asyncio.get_running_loop().time())
 
     async def _converse(self) -> None:
@@ -372,10 +376,10 @@ class ChatSession:
             started.resumed = True
         return started
 
-    def _ended(self, reason: str) -> LlmChatEnded | LlmChatError:
+    def _ended(self, reason: str, words: str) -> LlmChatEnded | LlmChatError:
         ended_at = self._parts.clock.wall()
         ended = LlmChatEnded(
-            reason=reason,
+            reason=words or reason,
             metadata=self.facts.metadata,
             messages=self._mind.record(),
             duration_seconds=round(ended_at - self._started_at, 3),

@@ -50,8 +50,6 @@ class ChatDoor:
         try:
             grant = await self._grant(websocket)
         except ChatRefused as refused:
-            if self._failures.too_many(network_of(peer_of(websocket)), self._clock.now()):
-                raise too_many("Too many connections with bad tokens", 1 / _BAD_TOKENS_RATE) from refused
             await _refuse(websocket, refused)
             return
         page = ChatPage(grant.agent.slug)
@@ -66,12 +64,15 @@ class ChatDoor:
         await serve_page(websocket, page, wire)
 
     async def _grant(self, websocket: WebSocket) -> Grant:
+        """What the token stands for. Raises ChatRefused, and ApiError 429 for one bad token too many."""
         if self._chats.full:
             raise ChatRefused("SERVER_AT_CAPACITY", "The gateway has no room for another conversation")
         token, origin = websocket.query_params.get("token", ""), websocket.headers.get("origin")
         try:
             return await self._tokens.consume("chat", token, origin, websocket.query_params.get("agent_id"))
         except TokenRefused as refused:
+            if self._failures.too_many(network_of(peer_of(websocket)), self._clock.now()):
+                raise too_many("Too many connections with bad tokens", 1 / _BAD_TOKENS_RATE) from refused
             raise ChatRefused(refused.code, refused.detail) from refused
         except StoreUnavailable as error:
             raise ChatRefused("STORE_UNAVAILABLE", "Tokens cannot be checked now; try again") from error
