@@ -122,6 +122,19 @@ def test_what_is_no_json_object_is_nonsense(frame: str | bytes) -> None:
         parse(frame)
 
 
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b'{"event":"\xff"}',
+        b'{"event":"connect","agent_id":"\xff","api_key":5}',
+        b'{"event":"call.dial","agent_id":"m","to":"+12025550142","metadata":{"x":"\xff"}}',
+    ],
+)
+def test_bytes_that_are_no_text_are_no_frame(frame: bytes) -> None:
+    with pytest.raises(FrameError):
+        parse(frame)
+
+
 def test_an_event_nobody_knows_is_unknown_not_wrong() -> None:
     assert read("zap", x=1) == Unknown("zap")
     assert parse("{}") == Unknown("")

@@ -67,7 +67,8 @@ _decoders: Final = {tag: msgspec.json.Decoder(type_) for tag, type_ in _TYPES.it
 def parse(frame: str | bytes) -> AnyCommand | Unknown:
     """Read one frame. Raises `FrameError` (no JSON object) or `BadCommand` (known event, wrong field)."""
     try:
-        keys = _objects.decode(frame)
+        # As text: what is inside is read later or goes on to others, and must be some then.
+        keys = _objects.decode(frame.decode() if isinstance(frame, bytes) else frame)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise FrameError("not a JSON object") from error
     event = _text(keys.get("event"))
