@@ -11,7 +11,7 @@ from pipelines.clock import LoopClock
 from pipelines.metronome import Metronome
 from tests.speech import silence_pcm, tone_pcm
 from tests.virtual_time import event_loop_policy as event_loop_policy
-from transports.webrtc.line import BrowserLine
+from transports.webrtc.line import MAX_PACKETS, BrowserLine
 from transports.webrtc.opus import SETTLED_FRAMES, VoiceDecoder, VoiceEncoder
 from transports.webrtc.pacer import CATCH_UP_FRAMES, FRAME_BYTES, LEAD_IN_FRAMES, Frame, Pacer
 from transports.webrtc.uplink import RESTART_AFTER, WAIT_PACKETS, Packet, Reorder, Timeline
@@ -312,6 +312,20 @@ async def test_a_muted_page_is_not_heard_though_it_takes_its_time() -> None:
     wire.line.stop()
     assert len(wire.call.audio) == pytest.approx(6400, abs=100)
     assert not any(wire.call.audio)
+
+
+async def test_a_flood_of_packets_is_not_worked_through() -> None:
+    wire = Wire()
+    wire.line.start(wire.call)
+    payload = VoiceEncoder().encode(silence_pcm(20))
+    for number in range(10_000):
+        wire.line.receive(packet(number, payload))
+    assert len(wire.call.audio) <= MAX_PACKETS * FRAME_BYTES
+    await asyncio.sleep(1.1)
+    before = len(wire.call.audio)
+    wire.line.receive(packet(10_000, payload))
+    assert len(wire.call.audio) > before, "and the next second is a new one"
+    wire.line.stop()
 
 
 async def test_packets_before_the_call_and_after_it_go_nowhere() -> None:

@@ -6,6 +6,7 @@ What comes in goes to the call at once; what goes out is paced here, one packet 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from pipelines.clock import Clock
 from pipelines.medium import MediumSink
@@ -14,6 +15,9 @@ from providers.base import PCM_16K
 from transports.webrtc.opus import RATE, VoiceDecoder, VoiceEncoder
 from transports.webrtc.pacer import Pacer
 from transports.webrtc.uplink import Packet, Reorder, Timeline
+
+MAX_PACKETS: Final = 300
+"""Within a second, of one caller: a voice has 50, or 100 of 10 ms; more are not even decoded."""
 
 
 class BrowserLine:
@@ -36,6 +40,7 @@ class BrowserLine:
         """The page muted itself: nothing of its audio goes any further, only the time it takes."""
         self.heard_at = clock.now()
         """When a packet last came."""
+        self._window_began, self._window_packets = self.heard_at, 0
 
     def start(self, sink: MediumSink) -> None:
         """The call begins."""
@@ -66,8 +71,11 @@ class BrowserLine:
 
     def receive(self, packet: Packet) -> None:
         """A packet of the caller's voice, in whatever order the network brought it."""
-        self.heard_at = self._clock.now()
-        if self._sink is None:
+        now = self.heard_at = self._clock.now()
+        if now - self._window_began >= 1.0:
+            self._window_began, self._window_packets = now, 0
+        self._window_packets += 1
+        if self._sink is None or self._window_packets > MAX_PACKETS:
             return
         for following in self._reorder.put(packet):
             self._hear(following)
