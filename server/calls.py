@@ -260,7 +260,7 @@ class Calls:
             log.exception("call_failed", call_id=call.call_id)
         finally:
             del self._live[call.call_id]
-            self.registry.calls.remove(call.call_id)
+            self.registry.calls.remove(call.org_id, call.call_id)
 
 
 def _model(engines: CallEngines, config: LlmConfig | None) -> LanguageModel | None:

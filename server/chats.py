@@ -77,10 +77,10 @@ class Chats:
         self._registry = registry
         self._supply = supply
         self._max_chats = max_chats
-        self._live: dict[str, ChatSession] = {}
-        self._named: dict[str, ChatSession] = {}
-        """Those that SDK connections began, by the name they gave them."""
-        self._of_link: dict[AgentLink, set[str]] = {}
+        self._live: set[ChatSession] = set()
+        self._named: dict[tuple[str, str], ChatSession] = {}
+        """Those that SDK connections began: the id is the name they gave them, which their organisation knows."""
+        self._of_link: dict[AgentLink, set[ChatSession]] = {}
         self._threads = Threads(registry.clock.now)
         self._tasks: asyncio.TaskGroup | None = None
         self._closing = asyncio.Event()
@@ -101,7 +101,7 @@ class Chats:
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             await self._closing.wait()
-            for chat in list(self._live.values()):
+            for chat in list(self._live):
                 chat.end("disconnected")
 
     def close(self) -> None:
@@ -127,7 +127,7 @@ class Chats:
 
     def say(self, link: AgentLink, command: LlmChat) -> None:
         """A connection writes to an agent of its organisation. Never raises: what is wrong it is told."""
-        chat = self._named.get(command.session_id)
+        chat = self._named.get((link.org_id, command.session_id))
         key = AgentKey(link.org_id, slugify(command.agent_id))
         try:
             if not _ID.fullmatch(command.session_id):
@@ -135,28 +135,27 @@ class Chats:
                     "BAD_REQUEST", "session_id: 1 to 128 letters, digits, dots, colons, underscores and dashes"
                 )
             agent = self._registry.find(key)
-            if chat is not None and agent is not None and chat.slug == key.slug and chat.org_id == key.org_id:
+            if chat is not None and agent is not None and chat.slug == key.slug:
                 # Its agent may be away for a moment: the conversation knows what to do about that.
                 requester = LinkRequester(link, command.session_id, agent, chat.model)
-            elif chat is None and self._registry.calls.find(command.session_id) is None:
+            elif chat is None and self._registry.calls.find(link.org_id, command.session_id) is None:
                 agent = self._online(key, command.agent_id)
                 requester = LinkRequester(link, command.session_id, agent)
                 chat = self._begin(agent, command.session_id, command.metadata, (requester, None, []))
-                self._named[chat.call_id] = chat
+                self._named[chat.org_id, chat.call_id] = chat
                 requester.begun(chat.model)
             else:
                 raise ChatRefused("BAD_REQUEST", "session_id: is in use, choose another")
         except ChatRefused as refused:
             link.deliver(ChatFailed(session_id=command.session_id[:128], error=refused.error))
             return
-        self._of_link.setdefault(link, set()).add(chat.call_id)
+        self._of_link.setdefault(link, set()).add(chat)
         chat.write(command.text, requester)
 
     def left(self, link: AgentLink) -> None:
         """A connection is gone; conversations in which nobody else wrote end."""
-        for call_id in self._of_link.pop(link, set()):
-            chat = self._live.get(call_id)
-            if chat is not None and not any(call_id in others for others in self._of_link.values()):
+        for chat in self._of_link.pop(link, set()):
+            if not any(chat in others for others in self._of_link.values()):
                 chat.end("client_hangup")
 
     # --- inside ---
@@ -177,7 +176,7 @@ class Chats:
         if self.full:
             raise ChatRefused("SERVER_AT_CAPACITY", "The gateway has no room for another conversation")
         limit = self._supply.limits(agent.key.org_id).chats
-        if 0 < limit <= sum(chat.org_id == agent.key.org_id for chat in self._live.values()):
+        if 0 < limit <= sum(chat.org_id == agent.key.org_id for chat in self._live):
             log.warning("organisation_at_capacity", org=agent.key.org_id, what="chats", limit=limit)
             raise ChatRefused("SERVER_AT_CAPACITY", "This organisation has no room for another conversation")
         requester, thread, said = who
@@ -208,7 +207,7 @@ class Chats:
         self._registry.admit(chat)
         assert agent.link is not None
         chat.attach(agent.link, agent.agent_id)
-        self._live[call_id] = chat
+        self._live.add(chat)
         for observe in self.observers:
             observe(chat)
         chat.start()
@@ -240,11 +239,11 @@ class Chats:
             # The root of a conversation: its fault must not take the others with it.
             log.exception("chat_failed", call_id=chat.call_id)
         finally:
-            del self._live[chat.call_id]
-            self._named.pop(chat.call_id, None)
-            self._registry.calls.remove(chat.call_id)
+            self._live.remove(chat)
+            self._named.pop((chat.org_id, chat.call_id), None)
+            self._registry.calls.remove(chat.org_id, chat.call_id)
             for chats in self._of_link.values():
-                chats.discard(chat.call_id)
+                chats.discard(chat)
 
 
 def _thread_key(key: AgentKey, metadata: Metadata, thread: str) -> ThreadKey | None:

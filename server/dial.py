@@ -111,9 +111,9 @@ class Dial:
             return False
         if self.placed:
             return self.call_id == call_id
-        if self._desk.live.find(call_id) is not None:
+        if self._desk.live.find(self.org_id, call_id) is not None:
             return False
-        self._desk.live.remove(self.dial_id)
+        self._desk.live.remove(self.org_id, self.dial_id)
         self.expected.facts = replace(self.expected.facts, call_id=call_id)
         self._desk.live.add(self)
         self._log = self._log.bind(call_id=call_id)
@@ -139,14 +139,14 @@ class Dial:
         """Its line is there: from here on somebody else is called by its id."""
         self.progress.connected()
         self._watch()
-        self._desk.live.remove(self.call_id)
+        self._desk.live.remove(self.org_id, self.call_id)
 
     def finish(self, outcome: Outcome, *, told: bool = False) -> None:
         """It will never be a call; its agent hears so, once."""
         if not self.progress.end():
             return
         self._watch()
-        self._desk.live.remove(self.call_id)
+        self._desk.live.remove(self.org_id, self.call_id)
         now = self._desk.clock.wall()
         ended = self.expected.facts.ended(outcome.reason, (now, now), [])
         if outcome.error:

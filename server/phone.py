@@ -167,7 +167,7 @@ class Phone:
 
     def _refusal(self, call_id: str, org_id: str) -> str | None:
         """Why no call of that id can begin now, as TwiML; None when it can. `org_id` is empty while nobody knows."""
-        if self._calls.registry.calls.find(call_id) is not None:
+        if self._calls.find(call_id) is not None or self._calls.registry.calls.find(org_id, call_id) is not None:
             log.warning("call_refused", call_id=call_id, reason="already_live")
             return twiml.reject()
         full = self._calls.full(org_id, besides=call_id)

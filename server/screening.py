@@ -162,4 +162,4 @@ class Screening:
 
     def _settled(self, ringing: RingingCall) -> None:
         del self._ringing[ringing.call_id]
-        self._registry.calls.remove(ringing.call_id)
+        self._registry.calls.remove(ringing.org_id, ringing.call_id)

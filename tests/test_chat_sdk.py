@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.chat_rig import LLM, chatting
-from tests.phone_rig import Agent, Frame, names
+from tests.phone_rig import OTHER_KEY, Agent, Frame, names
 from tests.simulators.openai import Reply, Request
 from tests.test_call_tools import BOOKING, FIND, WEATHER, give, with_results
 from tests.virtual_time import event_loop_policy as event_loop_policy
@@ -172,6 +172,26 @@ async def test_whatever_reason_an_agent_gives_for_hanging_up_every_message_has_i
         assert await page.until_closed() == 1000
         assert names(page.frames) == ["chat.connected", "chat.error"]
         await cli.socket.close()
+
+
+async def test_organisations_call_their_sessions_what_they_like() -> None:
+    async with chatting(to_what_was_said) as rig:
+        ours = await rig.agent(**LLM)
+        theirs = await rig.gateway.connected(OTHER_KEY, "org_two")
+        await theirs.ask("agent.create", "agent.created", agent_id="mara", **LLM)
+        for agent, name in ((ours, "Ada"), (theirs, "Bob")):
+            for said in (f"I am {name}", "Well?"):
+                await write(agent, said)
+                assert (await agent.wait("llm.chat.done"))["text"] == f"To {said}."
+        assert rig.chats == 2
+        await theirs.send("call.hangup", call_id=CHAT)
+        said = (await ended(theirs, CHAT))["messages"]
+        assert [one["content"] for one in said if one["role"] == "user"] == ["I am Bob", "Well?"]
+        await write(ours, "Still there?")
+        assert (await ours.wait("llm.chat.done"))["text"] == "To Still there?."
+        assert ours.count("llm.chat.started") == 1
+        await ours.send("call.hangup", call_id=CHAT)
+        assert len((await ended(ours, CHAT))["messages"]) == 7
 
 
 async def test_an_agent_without_a_model_answers_a_requester_itself() -> None:

@@ -219,7 +219,7 @@ async def test_commands_for_ended_unknown_and_foreign_calls_are_met_with_silence
         await owner.send("session.configure", session_id=call.call_id, language="es")
         await owner.silence()
         assert [type(one) for one in call.commands] == [BotReply, BotReplyStream, SessionConfigure]
-        rig.registry.calls.remove(call.call_id)
+        rig.registry.calls.remove(call.org_id, call.call_id)
         await owner.send("history.get", call_id=call.call_id)
         await owner.silence()
         assert len(call.commands) == 3

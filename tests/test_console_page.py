@@ -70,7 +70,7 @@ async def test_a_call_is_seen_as_it_happens_and_can_be_hung_up(chromium: Browser
         await expect(page.locator(".detail")).to_contain_text("1 round of tools")
         hang_up = page.get_by_role("button", name="Hang up")
         await hang_up.click()
-        assert rig.gateway.registry.calls.find(call), "once is no more than a question"
+        assert rig.gateway.registry.calls.find("org_main", call), "once is no more than a question"
         await hang_up.click()
         assert (await agent.wait("call.ended"))["reason"] == "hangup"
         await expect(page.locator("#recent .call")).to_have_count(1)

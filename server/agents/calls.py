@@ -57,10 +57,11 @@ class LiveCall(Protocol):
 
 
 class LiveCalls:
-    """All live calls of this process."""
+    """All live calls of this process. An id is that of one organisation: clients choose some of them (`llm.chat`), and
+    what one organisation calls its conversations is nothing to another."""
 
     def __init__(self) -> None:
-        self._calls: dict[str, LiveCall] = {}
+        self._calls: dict[tuple[str, str], LiveCall] = {}
         self._by_agent: dict[AgentKey, dict[str, LiveCall]] = {}
 
     def __len__(self) -> int:
@@ -68,14 +69,14 @@ class LiveCalls:
 
     def add(self, call: LiveCall) -> None:
         """A call begins. Its id must be new."""
-        if call.call_id in self._calls:
+        if (call.org_id, call.call_id) in self._calls:
             raise ValueError(f"call {call.call_id} is already live")
-        self._calls[call.call_id] = call
+        self._calls[call.org_id, call.call_id] = call
         self._by_agent.setdefault(AgentKey(call.org_id, call.slug), {})[call.call_id] = call
 
-    def remove(self, call_id: str) -> None:
+    def remove(self, org_id: str, call_id: str) -> None:
         """A call is over; unknown is fine."""
-        call = self._calls.pop(call_id, None)
+        call = self._calls.pop((org_id, call_id), None)
         if call is None:
             return
         key = AgentKey(call.org_id, call.slug)
@@ -84,9 +85,9 @@ class LiveCalls:
         if not of_agent:
             del self._by_agent[key]
 
-    def find(self, call_id: str) -> LiveCall | None:
-        """The live call of that id."""
-        return self._calls.get(call_id)
+    def find(self, org_id: str, call_id: str) -> LiveCall | None:
+        """The organisation's live call of that id."""
+        return self._calls.get((org_id, call_id))
 
     def of_agent(self, agent: AgentKey) -> list[LiveCall]:
         """All calls of one agent, oldest first."""

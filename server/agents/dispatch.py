@@ -212,7 +212,7 @@ class AgentGateway:
 
     def _to_call(self, link: AgentLink, command: CallCommand) -> None:
         """Unknown, ended and foreign calls are passed over in silence: any answer would revive them at the client."""
-        call = self.registry.calls.find(command.call_id)
+        call = self.registry.calls.find(link.org_id, command.call_id)
         if call is None:
             return
         agent = self.registry.find(AgentKey(call.org_id, call.slug))
