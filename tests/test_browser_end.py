@@ -57,9 +57,7 @@ async def test_an_idle_page_is_warned_twice_and_then_let_go_after_its_agent_knew
         nudge = await page.wait("session.timeout")
         times.append(now() - began)
         assert (over["reason"], nudge["reason"]) == ("idle_timeout", "idle_timeout")
-        assert names(page.frames).count("session.timeout") == 1, (
-            "pages fall silent when they see it"
-        )
+        assert names(page.frames).count("session.timeout") == 1, "pages fall silent when they see it"
         assert times == [pytest.approx(want, abs=0.3) for want in (4, 6, 7, 9)]
         assert times[3] - times[2] <= 2.5
         await asyncio.wait_for(page.closed.wait(), 2)
