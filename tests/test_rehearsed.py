@@ -52,11 +52,13 @@ class Voice:
     pace: float = 1.0
     error: ProviderError | None = None
     output = MULAW_8K
+    warming: float = 0.0
     streams: list[Speech] = field(default_factory=list[Speech])
     warmed: int = 0
     closed: bool = False
 
     async def warm(self) -> None:
+        await asyncio.sleep(self.warming)
         self.warmed += 1
 
     def open(self) -> SpeechStream:
@@ -144,6 +146,21 @@ async def test_a_rehearsal_that_failed_fails_where_it_is_played_and_the_next_att
 async def test_before_anything_was_rehearsed_it_speaks_live() -> None:
     vendor = Voice()
     assert await say(RehearsedVoice(vendor, SCRIPT), "Hello there. ", "How are you? ") == "Hello there. How are you? "
+
+
+@pytest.mark.parametrize("close", [False, True])
+async def test_nothing_is_rehearsed_that_was_said_live_or_never_will_be(close: bool) -> None:
+    vendor = Voice(warming=2.0)
+    voice = RehearsedVoice(vendor, SCRIPT)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(voice.warm())
+        await asyncio.sleep(1)
+        if close:
+            await voice.aclose()
+        else:
+            assert await say(voice, SCRIPT) == SCRIPT
+    assert vendor.warmed == 1
+    assert len(vendor.streams) == (0 if close else 1)
 
 
 async def test_closing_stops_the_rehearsal() -> None:

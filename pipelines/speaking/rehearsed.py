@@ -31,11 +31,13 @@ class RehearsedVoice:
         self._text = text
         self._script: tuple[str, ...] = ()
         self._part: _Part | None = None
+        self._too_late = False
+        """Something was said before anything could be rehearsed, or nothing ever will be."""
 
     async def warm(self) -> None:
         """Warm the voice, then rehearse; returns when all speech is there. Never raises for what a vendor does."""
         await self._voice.warm()
-        if self._script:
+        if self._script or self._too_late:
             return
         self._script = await _pieces(self._text)
         self._part = part = _Part(self._voice.open())
@@ -43,7 +45,10 @@ class RehearsedVoice:
 
     def open(self) -> SpeechStream:
         """Begin an utterance."""
-        return self._voice.open() if self._part is None else _Performance(self)
+        if self._part is not None:
+            return _Performance(self)
+        self._too_late = True
+        return self._voice.open()
 
     def improvise(self) -> SpeechStream:
         """Speak live."""
@@ -62,6 +67,7 @@ class RehearsedVoice:
 
     async def aclose(self) -> None:
         """Release everything. Idempotent."""
+        self._too_late = True
         part, self._part = self._part, None
         if part is not None:
             await part.cancel()
