@@ -1,6 +1,6 @@
 # `make` lists the targets. What a machine needs is installed by scripts/setup.sh, and only when something changed.
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test lint features bench test-sdk models lock clean
+.PHONY: help setup run demo test lint features bench test-sdk test-web models lock clean
 PYTHON_ENV := .venv/bin/python
 WORKERS ?= 2
 # onnxruntime reports its use to Microsoft unless told not to.
@@ -40,6 +40,11 @@ test-sdk: ## our scenarios with a build of the client: SDK=<folder with dist/ind
 	@test -f "$(SDK)/dist/index.js" || { echo "usage: make test-sdk SDK=<folder with dist/index.js>" >&2; exit 2; }
 	@scripts/setup.sh test
 	SDK="$$(cd "$(SDK)" && pwd)" $(PYTHON_ENV) -m pytest tests/sdk
+
+test-web: ## scenarios with a build of the web client: WEB=<folder with dist/core/index.js>
+	@test -f "$(WEB)/dist/core/index.js" || { echo "usage: make test-web WEB=<folder with dist/core/index.js>" >&2; exit 2; }
+	@scripts/setup.sh test
+	WEB="$$(cd "$(WEB)" && pwd)" $(PYTHON_ENV) -m pytest tests/web
 
 models: ## fetch the model files of the built-in engines
 	@scripts/setup.sh models

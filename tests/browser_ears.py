@@ -74,7 +74,7 @@ class Heard:
     def loud(self, since: float, until: float) -> float:
         """The share of that time in which there was sound."""
         levels = [level for at, level in self.levels if since <= at <= until]
-        assert levels, "nothing was measured then"
+        assert levels, f"nothing was measured from {since} to {until}"
         return sum(level > SILENT_DB for level in levels) / len(levels)
 
     def count(self, event: str) -> int:

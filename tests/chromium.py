@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
 
 FLAGS = (
     # Containers have no user namespaces to build the sandbox of; only our own pages are opened.
@@ -30,7 +30,9 @@ FLAGS = (
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
 )
-PATIENCE_MS = 10_000
+PATIENCE_MS = 20_000
+"""How long anything in a page may take on a machine that does a lot else."""
+expect.set_options(timeout=PATIENCE_MS)
 MISSING = "chromium is not installed: `scripts/system_packages.sh chromium` (or `make test`) gets it"
 
 

@@ -11,7 +11,8 @@ from playwright.async_api import Browser, Page, Response, WebSocket
 from playwright.async_api import Error as PlaywrightError
 
 from tests.chromium import open_page
-from tests.phone_rig import Rig
+from tests.phone_rig import Rig, no_answer, running
+from tests.simulators.deepgram_flux_engine import Say
 
 TABLE: dict[str, Any] = {
     "llm": "openai:gpt-test",
@@ -44,6 +45,18 @@ class Visit:
         everything = "\n".join([*self.told, await self.page.content()])
         assert len(everything) > 10_000
         assert not [secret for secret in secrets if secret in everything]
+
+
+@asynccontextmanager
+async def in_real_time(script: list[Say] | None = None, model: Any = no_answer, **settings: Any) -> AsyncGenerator[Rig]:
+    """A gateway beside a browser. How evenly its calls are paced is judged elsewhere: here the machine is busy."""
+    async with running(script, model, **settings) as rig:
+        try:
+            yield rig
+        finally:
+            for caller in rig.callers:
+                await caller.hang_up()
+            rig.callers.clear()
 
 
 @asynccontextmanager

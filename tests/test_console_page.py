@@ -14,8 +14,8 @@ from playwright.async_api import Browser, expect
 from server.auth import Source
 from server.store.base import AgentKey
 from tests.chromium import chromium as chromium
-from tests.console_rig import TABLE, console
-from tests.phone_rig import KEY, Agent, Frame, Rig, running, spoken
+from tests.console_rig import TABLE, console, in_real_time
+from tests.phone_rig import KEY, Agent, Frame, Rig, spoken
 from tests.simulators.deepgram_flux_engine import Say
 from tests.simulators.openai import CalledTool, Reply, Request
 from transports.chat.page import ChatPage
@@ -51,7 +51,7 @@ async def chats(rig: Rig, stack: AsyncExitStack, count: int) -> None:
 
 @pytest.mark.proves("row-183")
 async def test_a_call_is_seen_as_it_happens_and_can_be_hung_up(chromium: Browser) -> None:
-    async with running([Say("a table for four please")], model=host) as rig, console(rig, chromium) as visit:
+    async with in_real_time([Say("a table for four please")], model=host) as rig, console(rig, chromium) as visit:
         page = visit.page
         agent = await rig.agent(**TABLE)
         await expect(page.get_by_role("button", name="Talk with mara").first).to_be_visible()
@@ -79,7 +79,7 @@ async def test_a_call_is_seen_as_it_happens_and_can_be_hung_up(chromium: Browser
 
 
 async def test_everything_comes_from_this_gateway_under_a_strict_policy(chromium: Browser) -> None:
-    async with running() as rig, console(rig, chromium) as visit:
+    async with in_real_time() as rig, console(rig, chromium) as visit:
         await expect(visit.page.get_by_text("No agent is connected")).to_be_visible()
         assert all(address.startswith((rig.http, rig.http.replace("http", "ws"))) for address in visit.asked)
         policy = next(told for told in visit.told if "content-security-policy" in told)
@@ -104,7 +104,7 @@ async def test_everything_comes_from_this_gateway_under_a_strict_policy(chromium
 
 async def test_what_to_do_without_an_agent_is_said_and_can_be_copied(chromium: Browser) -> None:
     profile: dict[str, Any] = {"permissions": ["clipboard-read", "clipboard-write"]}
-    async with running() as rig, console(rig, chromium, **profile) as visit:
+    async with in_real_time() as rig, console(rig, chromium, **profile) as visit:
         page = visit.page
         await page.get_by_role("button", name="Copy the command").click()
         await expect(page.get_by_role("button", name="Copy the command")).to_have_text("Copied")
@@ -115,7 +115,7 @@ async def test_what_to_do_without_an_agent_is_said_and_can_be_copied(chromium: B
 
 
 async def test_it_asks_for_a_key_where_operators_gave_out_keys(chromium: Browser) -> None:
-    async with running(api_keys=KEY) as rig, console(rig, chromium, "401") as visit:
+    async with in_real_time(api_keys=KEY) as rig, console(rig, chromium, "401") as visit:
         page = visit.page
         field = page.get_by_label("API key")
         await expect(field).to_be_focused()
@@ -139,7 +139,7 @@ async def test_it_asks_for_a_key_where_operators_gave_out_keys(chromium: Browser
 
 
 async def test_a_key_that_is_revoked_ends_the_visit(chromium: Browser) -> None:
-    async with running(api_keys=KEY) as rig, console(rig, chromium, "401", "403") as visit:
+    async with in_real_time(api_keys=KEY) as rig, console(rig, chromium, "401", "403") as visit:
         page = visit.page
         await page.get_by_label("API key").fill(KEY)
         await page.keyboard.press("Enter")
@@ -149,7 +149,7 @@ async def test_a_key_that_is_revoked_ends_the_visit(chromium: Browser) -> None:
 
 
 async def test_it_can_be_used_with_keys_alone(chromium: Browser) -> None:
-    async with running() as rig, console(rig, chromium) as visit, AsyncExitStack() as stack:
+    async with in_real_time() as rig, console(rig, chromium) as visit, AsyncExitStack() as stack:
         page = visit.page
         await rig.agent()
         await chats(rig, stack, 3)
@@ -165,6 +165,7 @@ async def test_it_can_be_used_with_keys_alone(chromium: Browser) -> None:
         await expect(page.get_by_role("dialog")).to_be_visible()
         await page.keyboard.press("Escape")
         await expect(page.get_by_role("dialog")).to_be_hidden()
+        await expect(page.get_by_role("button", name="Chat with mara").first).to_be_enabled()
         await page.keyboard.press("c")
         await expect(page.get_by_label("Message")).to_be_focused()
         await page.keyboard.type("tell me")
@@ -174,7 +175,7 @@ async def test_it_can_be_used_with_keys_alone(chromium: Browser) -> None:
 
 
 async def test_it_fits_a_telephone(chromium: Browser) -> None:
-    async with running([Say(HEBREW)]) as rig, console(rig, chromium, **PHONE) as visit:
+    async with in_real_time([Say(HEBREW)]) as rig, console(rig, chromium, **PHONE) as visit:
         page = visit.page
         agent = await rig.agent()
         caller, call = await rig.call(agent)
@@ -199,7 +200,7 @@ async def test_it_fits_a_telephone(chromium: Browser) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_words_stand_out_from_what_is_behind_them(chromium: Browser, scheme: str) -> None:
-    async with running([Say("hello")]) as rig, console(rig, chromium, color_scheme=scheme) as visit:
+    async with in_real_time([Say("hello")]) as rig, console(rig, chromium, color_scheme=scheme) as visit:
         page = visit.page
         agent = await rig.agent()
         assert await page.evaluate(FAINT) == []
@@ -213,7 +214,7 @@ async def test_words_stand_out_from_what_is_behind_them(chromium: Browser, schem
 
 
 async def test_a_hundred_conversations_stay_quick_to_look_through(chromium: Browser) -> None:
-    async with running(console_recent_calls=200) as rig, console(rig, chromium) as visit, AsyncExitStack() as stack:
+    async with in_real_time(console_recent_calls=200) as rig, console(rig, chromium) as visit, AsyncExitStack() as stack:
         page = visit.page
         await rig.agent()
         await page.evaluate(WATCH_LONG_TASKS)
@@ -231,7 +232,7 @@ async def test_a_hundred_conversations_stay_quick_to_look_through(chromium: Brow
 
 
 async def test_it_comes_back_when_the_connection_was_lost(chromium: Browser) -> None:
-    async with running() as rig, AsyncExitStack() as stack:
+    async with in_real_time() as rig, AsyncExitStack() as stack:
         wire = await stack.enter_async_context(Wire(rig.port))
         visit = await stack.enter_async_context(
             console(rig, chromium, "WebSocket", "ERR_", origin=f"http://127.0.0.1:{wire.port}")
@@ -307,7 +308,7 @@ async def test_a_chat_is_typed_streams_and_is_listed(chromium: Browser) -> None:
     def model(request: Request) -> Reply:
         return Reply(f"You wrote {request.last_user_text}, and that is what I answer.")
 
-    async with running(model=model) as rig, console(rig, chromium) as visit:
+    async with in_real_time(model=model) as rig, console(rig, chromium) as visit:
         page = visit.page
         agent = await rig.agent(llm="openai:gpt-test", prompt="Be brief.")
         await page.get_by_role("button", name="Chat with mara").click()

@@ -42,7 +42,6 @@ class Console {
     byId("door").hidden = true;
     byId("floor").hidden = false;
     this.feed.open();
-    this.welcome();
   }
 
   leave() {

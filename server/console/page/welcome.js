@@ -2,9 +2,15 @@
 
 import { copier, h } from "./dom.js";
 
+// What is there already stays, with whatever has the focus in it.
 export function welcome(box, { agents, hello, talk, chat }) {
   const online = agents.find((agent) => agent.online);
-  box.replaceChildren(online ? ready(online, talk, chat) : nobody(hello));
+  const shown = box.querySelector(".welcome");
+  const about = online ? `${online.slug} ${online.name}` : "";
+  if (shown?.dataset.about === about) return;
+  const page = online ? ready(online, talk, chat) : nobody(hello);
+  page.dataset.about = about;
+  box.replaceChildren(page);
 }
 
 function ready(agent, talk, chat) {
