@@ -214,7 +214,11 @@ async def test_words_stand_out_from_what_is_behind_them(chromium: Browser, schem
 
 
 async def test_a_hundred_conversations_stay_quick_to_look_through(chromium: Browser) -> None:
-    async with in_real_time(console_recent_calls=200) as rig, console(rig, chromium) as visit, AsyncExitStack() as stack:
+    async with (
+        in_real_time(console_recent_calls=200) as rig,
+        console(rig, chromium) as visit,
+        AsyncExitStack() as stack,
+    ):
         page = visit.page
         await rig.agent()
         await page.evaluate(WATCH_LONG_TASKS)
