@@ -143,7 +143,8 @@ async def test_a_voice_session_ends_at_once_when_the_agent_hangs_up(web: Path, c
 
 async def test_a_page_of_another_site_is_told_why_it_gets_nothing(web: Path, chromium: Browser) -> None:
     async with running(model=echo) as rig:
-        await rig.agent(**{**AGENT, "allowed_origins": ["https://elsewhere.test"]})
+        elsewhere: dict[str, Any] = {**AGENT, "allowed_origins": ["https://elsewhere.test"]}
+        await rig.agent(**elsewhere)
         async with site(web, chromium, "403") as page:
             await voice(page, rig)
             await state(page, "state.status === 'error' && state.error === 'Token: 403'")
