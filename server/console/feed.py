@@ -116,8 +116,8 @@ class Feed:
             self._deaf = record.live.watch_levels(self._level)
 
     def _hang_up(self, call_id: str) -> None:
-        live = self._live.find(call_id)
-        if live is not None and live.org_id == self.org_id:
+        live = self._live.find(self.org_id, call_id)
+        if live is not None:
             log.info("console_hang_up", org=self.org_id, call_id=call_id)
             live.end("hangup")
 
