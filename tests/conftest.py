@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import Any, TypedDict, cast
 
 import pytest
+import structlog
 
 PROOFS = Path("var", "proofs.json")
 _WORST_FIRST = ("failed", "skipped", "passed")
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    """Commands that run in this process set up the logs of a whole process, and loggers that keep what they were set up
+    with would never be heard by a later test."""
+    configure, root = cast("Callable[..., None]", structlog.configure), logging.getLogger()
+    before, level = list(root.handlers), root.level
+
+    def forgetful(**how: Any) -> None:
+        configure(**{**how, "cache_logger_on_first_use": False})
+
+    monkeypatch.setattr(structlog, "configure", forgetful)
+    yield
+    if structlog.is_configured():
+        structlog.reset_defaults()
+        root.handlers[:] = before
+        root.setLevel(level)
 
 
 class Proof(TypedDict):

@@ -97,7 +97,6 @@ class CallRecord:
         self.live: Call | ChatSession | None = live
         self.summary = CallSummary(call_id=live.call_id, agent=live.slug)
         self.turns: deque[TurnRecord] = deque(maxlen=MAX_TURNS)
-        self._state = live.events
         self._listeners = listeners
         self._settled: deque[bytes] = deque(maxlen=MAX_EVENTS)
         self._interim: CallEvent | None = None
@@ -106,7 +105,7 @@ class CallRecord:
     @property
     def over(self) -> bool:
         """Whether it has ended; one that ends before it begins says nothing of it."""
-        return self._state.closed
+        return self.live is None or self.live.events.closed
 
     @property
     def events(self) -> list[msgspec.Raw]:
