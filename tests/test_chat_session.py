@@ -12,7 +12,8 @@ from pipelines.parts import CallFacts
 from providers.base import Generation, LlmEvent, TextDelta
 from tests.test_resolve import call as resolved
 from tests.virtual_time import event_loop_policy as event_loop_policy
-from wire.commands import BotCancel
+from wire.chat_events import ChatResponse
+from wire.commands import BotCancel, BotReply, CallHangup
 from wire.events import CallEvent, ToolCallRequest
 
 FACTS = CallFacts("chat-1", "org_main", "mara", "chat", "mara", "inbound", "chat", {})
@@ -62,9 +63,8 @@ class Reader:
         self.over.append(reason)
 
 
-def conversation(reader: Reader) -> ChatSession:
-    config = resolved({"llm": "openai:gpt-test"})
-    model = ClingingModel()
+def conversation(reader: Reader, model: ClingingModel | None) -> ChatSession:
+    config = resolved({"llm": "openai:gpt-test"} if model is not None else {})
     parts = ChatParts(LoopClock(), lambda _: model, lambda _: config)
     chat = ChatSession(FACTS, config, parts, reader)
     chat.attach(reader, "mara")
@@ -74,7 +74,7 @@ def conversation(reader: Reader) -> ChatSession:
 
 async def test_an_order_to_stop_that_comes_while_the_model_lets_go_changes_nothing() -> None:
     reader = Reader()
-    chat = conversation(reader)
+    chat = conversation(reader, ClingingModel())
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(chat.run())
         chat.write("Hi")
@@ -85,3 +85,19 @@ async def test_an_order_to_stop_that_comes_while_the_model_lets_go_changes_nothi
         await asyncio.sleep(2)
         assert (reader.done_with, reader.errors, chat.state) == (["1 so far."], [], ChatState.LIVE)
         chat.end("hangup")
+
+
+async def test_an_agent_that_answers_and_hangs_up_at_once_has_answered() -> None:
+    reader = Reader()
+    chat = conversation(reader, None)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(chat.run())
+        chat.write("Hi")
+        chat.write("Anybody?")
+        await asyncio.sleep(1)
+        chat.command(BotReply(call_id="chat-1", message_id="msg_1", text="Goodbye!", in_reply_to=""))
+        chat.command(CallHangup(call_id="chat-1"))
+    assert reader.done_with == ["Goodbye!"]
+    assert reader.errors == ["The conversation has ended"]
+    assert [event.text for event in reader.told if isinstance(event, ChatResponse)] == ["Goodbye!"]
+    assert reader.over == ["hangup"]

@@ -52,6 +52,17 @@ class LlmChatEnded(CallEvent, tag="llm.chat.ended", kw_only=True):
     started_at: float
     ended_at: float
 
+    def failed(self, error: str) -> LlmChatError:
+        """The same end, by a fault."""
+        return LlmChatError(
+            error=error,
+            metadata=self.metadata,
+            messages=self.messages,
+            duration_seconds=self.duration_seconds,
+            started_at=self.started_at,
+            ended_at=self.ended_at,
+        )
+
 
 class LlmChatError(CallEvent, tag="llm.chat.error", kw_only=True):
     """Last frame of a chat that a fault of the gateway ended."""

@@ -177,6 +177,10 @@ class ChatSession:
         if self.state is ChatState.ENDED:
             return
         self.state = ChatState.ENDED
+        turn = self._turn
+        if turn is not None and not turn.by_model and turn.reply is not None and turn.answered.is_set():
+            # Agents say goodbye and hang up in one breath.
+            self._answered(turn, turn.reply)
         turns = [*([self._turn] if self._turn is not None else []), *self._waiting]
         self._turn = None
         self._waiting.clear()
@@ -341,10 +345,16 @@ class ChatSession:
         if failure or turn.reply is None:
             turn.requester.failed(failure or "The agent did not answer")
         else:
-            turn.requester.done(turn.reply.message_id, turn.reply.text)
-            self.publish(ChatResponse(message_id=turn.reply.message_id, text=turn.reply.text))
+            self._answered(turn, turn.reply)
         self._keep()
         self._answers.settle()
+
+    def _answered(self, turn: Turn, reply: Reply) -> None:
+        """The answer is complete."""
+        self._turn = None
+        reply.close_segment()
+        turn.requester.done(reply.message_id, reply.text)
+        self.publish(ChatResponse(message_id=reply.message_id, text=reply.text))
 
     def _tell(self, turn: Turn) -> None:
         """Tell the agent's program what the user wrote, once: it may be away, and come back while the turn waits."""
@@ -386,13 +396,4 @@ class ChatSession:
             started_at=self._started_at,
             ended_at=ended_at,
         )
-        if reason != "error":
-            return ended
-        return LlmChatError(
-            error="The gateway failed; its log says why",
-            metadata=ended.metadata,
-            messages=ended.messages,
-            duration_seconds=ended.duration_seconds,
-            started_at=ended.started_at,
-            ended_at=ended.ended_at,
-        )
+        return ended if reason != "error" else ended.failed("The gateway failed; its log says why")
