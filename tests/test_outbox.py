@@ -27,6 +27,7 @@ async def rest(outbox: Outbox) -> list[str]:
     outbox.close()
     events: list[str] = []
     while (frame := await outbox.next()) is not None:
+        assert isinstance(frame, bytes)
         events.append(json.loads(frame)["event"])
     return events
 
