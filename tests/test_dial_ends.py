@@ -295,6 +295,17 @@ async def test_an_agent_that_goes_before_the_carrier_answered_has_nobody_called(
         assert call.status == "canceled"
 
 
+async def test_a_request_that_fails_after_its_agent_has_gone_ends_nothing_twice() -> None:
+    async with dialling(Callee(rings_s=20, late_s=30)) as it:
+        it.twilio.placing_s = 8
+        await it.dial()
+        await asyncio.sleep(1)
+        await it.agent.send("agent.remove", agent_id="mara")
+        assert (await it.ended(1))["reason"] == "canceled"
+        await asyncio.sleep(10)
+        assert len(it.about("call.ended")) == 1
+
+
 @pytest.mark.parametrize("placing", [0, 2])
 async def test_a_gateway_that_goes_down_lets_no_telephone_ring_on(placing: float) -> None:
     async with dialling(Callee(rings_s=20, late_s=30)) as it:
