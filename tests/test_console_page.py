@@ -235,6 +235,27 @@ async def test_a_hundred_conversations_stay_quick_to_look_through(chromium: Brow
         assert longest < 300, f"the page stood still for {longest} ms"
 
 
+async def test_a_conversation_of_five_hundred_turns_is_shown_whole_and_quickly(chromium: Browser) -> None:
+    def model(request: Request) -> Reply:
+        return Reply(f"You wrote {request.last_user_text}.")
+
+    async with in_real_time(model=model) as rig, console(rig, chromium) as visit:
+        page = visit.page
+        agent = await rig.agent(llm="openai:gpt-test", prompt="Be brief.")
+        chat, _ = rig.gateway.chats.open(AgentKey("org_main", "mara"), {}, ChatPage("mara"), "")
+        for number in range(500):
+            chat.write(f"message {number}")
+            await agent.wait("chat.response")
+        await page.reload()
+        await page.evaluate(WATCH_LONG_TASKS)
+        await page.locator("#live .call").click()
+        await expect(page.locator(".transcript .line")).to_have_count(1000)
+        await expect(page.locator(".transcript .line").last).to_be_in_viewport()
+        await expect(page.locator(".early")).to_be_hidden()
+        assert await page.evaluate("Math.max(0, ...window.long)") < 1000
+        chat.end("client_hangup")
+
+
 async def test_it_comes_back_when_the_connection_was_lost(chromium: Browser) -> None:
     async with in_real_time() as rig, AsyncExitStack() as stack:
         wire = await stack.enter_async_context(Wire(rig.port))

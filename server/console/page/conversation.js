@@ -154,7 +154,7 @@ export class Conversation {
 
   turnEnded(event) {
     const known = this.byKey.get(`u${event.turn_id}`);
-    if (known) this.line(known.key, event, { latency: event.latency_ms, sure: event.probability });
+    if (known) this.line(known.key, event, { latency: event.latency_ms, continued: false });
   }
 
   continued(event) {
