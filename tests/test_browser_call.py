@@ -156,7 +156,7 @@ async def test_a_voice_over_the_bot_silences_it_at_once() -> None:
         assert page.heard.audible(decided - 0.5), "it was heard until then"
 
 
-@pytest.mark.proves("row-108")
+@pytest.mark.proves("row-108", "row-204")
 async def test_tools_show_on_the_page_and_prompts_do_not() -> None:
     def model(request: Request) -> Reply:
         if any(entry["role"] == "tool" for entry in request.body["messages"]):

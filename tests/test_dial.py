@@ -19,7 +19,7 @@ from tests.virtual_time import event_loop_policy as event_loop_policy
 METADATA: dict[str, Any] = {"order": 17, "nested": {"a": [1, None, "x"]}, "ß": True}
 
 
-@pytest.mark.proves("row-115", "row-117", "row-122", "ws-37")
+@pytest.mark.proves("row-114", "row-115", "row-117", "row-122", "ws-37")
 async def test_a_dial_that_is_answered_becomes_a_call_that_greets_by_itself() -> None:
     async with dialling(Callee(rings_s=4)) as it:
         call = await it.dialled(greeting=GREETING, metadata=METADATA, **{"from": NUMBER})
