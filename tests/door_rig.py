@@ -14,9 +14,10 @@ import httpx2
 from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 
-from server.app import Gateway, GatewayServer, create_server
+from server.app import GatewayServer, create_server
 from server.auth import Keys
 from server.engines import Engines
+from server.gateway import Gateway
 from server.settings import Settings
 from tests.client_rig import Client
 

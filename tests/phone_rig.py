@@ -14,9 +14,10 @@ from websockets.exceptions import ConnectionClosed
 
 from demo.caller import SoftwareCaller
 from demo.dialling import Dial
-from server.app import Gateway, GatewayServer, create_server
+from server.app import GatewayServer, create_server
 from server.auth import Keys
 from server.engines import CallEngines, Engines
+from server.gateway import Gateway
 from server.settings import Settings
 from tests.simulators.deepgram_flux import FluxSimulator
 from tests.simulators.deepgram_flux_engine import Say

@@ -42,7 +42,7 @@ def storyteller(request: Request) -> Reply:
     )
 
 
-@pytest.mark.proves("row-129", "row-205", "row-206", "row-183", "web-23", "web-27")
+@pytest.mark.proves("row-129", "row-205", "row-206", "row-183")
 async def test_a_page_is_heard_hears_the_answer_and_can_talk_into_it(tmp_path: Path) -> None:
     microphone = speech_file(tmp_path / "speech.wav", 7500, "please tell me a story", 6500, "stop it now please")
     script = [Say("tell me a story"), Say("stop now")]

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from server.api.health import health_routes
-from server.app import STOP_SECONDS
+from server.gateway import STOP_SECONDS
 from server.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
