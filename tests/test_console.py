@@ -97,6 +97,7 @@ async def test_nobody_has_to_sign_in_on_the_machine_of_a_gateway_with_its_own_ke
         {"Host": "[::1"},
         {"Origin": "https://elsewhere.test"},
         {"Origin": "null"},
+        {"Origin": "http://["},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
     ],
@@ -240,10 +241,29 @@ async def test_a_call_is_hung_up_from_the_page() -> None:
 
 async def test_nonsense_from_a_page_harms_nobody() -> None:
     async with running() as rig, feed(rig) as page:
-        for nonsense in ("", "{", "[]", '{"follow": 7}', '{"hang_up": "nobody"}', '{"follow": "nobody"}'):
+        deep = '{"x": ' + "[" * 5000
+        for nonsense in ("", "{", "[]", deep, '{"follow": 7}', '{"hang_up": "nobody"}', '{"follow": "nobody"}'):
             await page.socket.send(nonsense)
-        await page.wait("health")
+        for _ in range(3):
+            await page.wait("health")
         assert page.socket.close_code is None
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"[]", 400),
+        (b'{"key": 7}', 400),
+        (b'{"key": "\xff"}', 400),
+        (b'{"x": ' + b"[" * 4000, 400),
+        (b'{"key": "' + b"x" * 5000 + b'"}', 413),
+    ],
+)
+async def test_nonsense_instead_of_a_key_is_a_bad_request(body: bytes, status: int) -> None:
+    async with running() as rig, httpx2.AsyncClient(base_url=rig.http, trust_env=False) as client:
+        assert (await client.post("/console/session", content=body)).status_code == status
+        assert (await client.post("/console/token", content=body)).status_code == status
 
 
 async def test_only_so_many_conversations_are_remembered() -> None:

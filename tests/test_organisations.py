@@ -10,9 +10,11 @@ import stat
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Never
 
 import pytest
 from pydantic import SecretStr
+from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from server.auth import Keys, Source, digest_of
@@ -319,6 +321,50 @@ async def test_a_broken_organisation_in_redis_keeps_what_it_was_and_leaves_the_o
     assert roll.organisations["org_a"].limits.agents == 2
     assert {key.org_id for key in roll.keys} == {"org_a", "org_b", "org_c"}
     assert [line["why"] for line in logs] == ["is not a hash", "org_a.limits.agents: Expected `int`, got `str`"]
+
+
+async def test_a_key_that_redis_tells_twice_counts_once(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def twice(_: object, match: str, **__: object) -> AsyncGenerator[str]:
+        for _again in range(2):
+            yield match.replace("*", digest_of(REDIS_KEY).hex() if match.startswith("keys:") else "org_a")
+
+    redis_server.ask("SET", f"keys:{digest_of(REDIS_KEY).hex()}", "org_a")
+    redis_server.ask("HSET", "org:org_a", "name", "A")
+    monkeypatch.setattr(Redis, "scan_iter", twice)
+    redis = OrganisationsRedis(redis_server.url)
+    assert [key.org_id for key in await redis.keys()] == ["org_a"]
+    await redis.aclose()
+
+
+async def test_a_fault_of_ours_ends_neither_source_nor_gateway(
+    tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "organisations.yaml"
+    path.write_text("org_a: {}")
+    redis_server.ask("SET", f"keys:{digest_of(REDIS_KEY).hex()}", "org_redis")
+
+    def fault(*_: object, **__: object) -> Never:
+        raise KeyError("nobody foresaw this")
+
+    async with known(api_keys_file=path, redis_url=SecretStr(redis_server.url)) as organisations:
+        keys = organisations.keys
+        await eventually(lambda: keys.org_of(REDIS_KEY) == "org_redis")
+        with monkeypatch.context() as broken, capture_logs() as logs:
+            broken.setattr(OrganisationsRedis, "load", fault)
+            broken.setattr(OrganisationsFile, "load", fault)
+            replace(path, "org_b: {}")
+            await eventually(
+                lambda: {"organisations_unreadable", "api_keys_file_unusable"} <= {line["event"] for line in logs}
+            )
+            await asyncio.sleep(0.15)
+        assert len([line for line in logs if line["event"] == "organisations_unreadable"]) == 1
+        replace(path, f"org_b: {{keys: [{FILE_KEY}]}}")
+        redis_server.ask("DEL", f"keys:{digest_of(REDIS_KEY).hex()}")
+        redis_server.ask("SET", f"keys:{digest_of(ENV_KEY).hex()}", "org_redis")
+        await eventually(lambda: keys.org_of(FILE_KEY) == "org_b")
+        await eventually(lambda: keys.org_of(REDIS_KEY) is None)
 
 
 async def test_two_thousand_keys_in_redis_are_read_among_other_things(redis_server: RedisServer) -> None:

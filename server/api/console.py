@@ -20,6 +20,7 @@ from pipelines.clock import Clock
 from server.agents.agent import slugify
 from server.agents.calls import LiveCalls
 from server.api.access import Access, peer_of
+from server.api.body import body_of
 from server.api.errors import ApiError, JsonAnswer
 from server.console.feed import Feed
 from server.console.messages import Agents, Health, Hello, Message, Ringing
@@ -165,15 +166,11 @@ def _file(name: str) -> Response:
 
 
 async def _body(request: Request, type_: type[_T]) -> _T:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_BODY:
-            raise ApiError(413, "TOO_LARGE", "The body is too large")
+    body = await body_of(request, _MAX_BODY)
     try:
         return msgspec.json.decode(body, type=type_)
-    except msgspec.MsgspecError as error:
-        raise ApiError(400, "BAD_REQUEST", str(error)) from None
+    except (ValueError, RecursionError):
+        raise ApiError(400, "BAD_REQUEST", "The body is not as it should be") from None
 
 
 async def _serve(websocket: WebSocket, parts: ConsoleParts, feed: Feed) -> None:

@@ -74,7 +74,7 @@ class Feed:
         """The page says something. What it cannot have is passed over: the call may have just gone."""
         try:
             request = _decoder.decode(text)
-        except msgspec.MsgspecError:
+        except (ValueError, RecursionError):
             log.info("console_nonsense", org=self.org_id)
             return
         if request.follow is not None:

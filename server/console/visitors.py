@@ -17,6 +17,7 @@ from starlette.requests import HTTPConnection
 from pipelines.clock import Clock
 from server.api.address import origin_sent
 from server.auth import Keys, digest_of
+from server.origins import parse_origin
 from transports.twilio.signature import is_loopback
 
 COOKIE: Final = "voice_gateway_console"
@@ -84,8 +85,8 @@ def from_own_page(connection: HTTPConnection) -> bool:
     """Whether a page of this host made the request, as far as its browser says anything about that."""
     origin = origin_sent(connection)
     if origin is not None:
-        sent, asked = urlsplit(origin).netloc.lower(), connection.headers.get("host", "").lower()
-        return sent != "" and sent == asked
+        sent = parse_origin(origin)
+        return sent is not None and sent == parse_origin(f"{sent.scheme}://{connection.headers.get('host', '')}")
     return connection.headers.get("sec-fetch-site", "none") in ("none", "same-origin")
 
 

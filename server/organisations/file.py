@@ -82,6 +82,10 @@ class OrganisationsFile:
             except BadEntry as bad:
                 log.error("api_keys_file_unusable", file=str(self.path), why=str(bad), kept="what it said before")
                 continue
+            except Exception:
+                # The root of this work: what nobody foresaw must not take the gateway with it.
+                log.exception("api_keys_file_unusable", file=str(self.path), kept="what it said before")
+                continue
             if roll is not None:
                 organisations.learn(Source.FILE, roll)
 

@@ -72,6 +72,11 @@ class OrganisationsRedis:
                 if not away:
                     log.warning("organisations_unreadable", source="redis", why=str(error))
                 away = True
+            except Exception:
+                # The root of this work: what nobody foresaw must not take the gateway with it.
+                if not away:
+                    log.exception("organisations_unreadable", source="redis")
+                away = True
             else:
                 away = False
                 if before is not None and before.keys and not roll.keys and which != run_id:
@@ -141,7 +146,7 @@ class OrganisationsRedis:
         return str(cast("dict[str, object]", info).get("run_id", ""))
 
     async def _load(self) -> Roll:
-        names = [name async for name in self._names(_KEYS)]
+        names = await self._names(_KEYS)
         digests = {name: _digest(name.removeprefix(_KEYS)) for name in names}
         names = [name for name in names if digests[name]]
         keys: list[KnownKey] = []
@@ -153,7 +158,7 @@ class OrganisationsRedis:
                 for name, owner in zip(batch, owners, strict=True)
                 if owner is not None and is_org_id(owner)
             ]
-        described = [name async for name in self._names(_ORG)]
+        described = await self._names(_ORG)
         found = await self._hashes(described)
         orgs = {name.removeprefix(_ORG): fields for name, fields in zip(described, found, strict=True)}
         good = {org_id: one for org_id, fields in orgs.items() if (one := self._read(org_id, fields)) is not None}
@@ -176,9 +181,10 @@ class OrganisationsRedis:
         self._told.pop(org_id, None)
         return one
 
-    def _names(self, prefix: str) -> AsyncIterator[str]:
+    async def _names(self, prefix: str) -> list[str]:
         scan = cast("Callable[..., AsyncIterator[str]]", self._client.scan_iter)
-        return scan(match=prefix + "*", count=1000)
+        # Redis may tell a name twice while its table grows or shrinks.
+        return list(dict.fromkeys([name async for name in scan(match=prefix + "*", count=1000)]))
 
     async def _hashes(self, names: Sequence[str]) -> list[dict[str, str] | None]:
         """Their fields; None for what is no hash."""
