@@ -11,7 +11,7 @@ from pipelines.clock import LoopClock
 from pipelines.metronome import Metronome
 from tests.speech import silence_pcm, tone_pcm
 from tests.virtual_time import event_loop_policy as event_loop_policy
-from transports.webrtc.line import MAX_PACKETS, BrowserLine
+from transports.webrtc.line import MAX_HEARD_SECONDS, MAX_PACKETS, BrowserLine
 from transports.webrtc.opus import SETTLED_FRAMES, VoiceDecoder, VoiceEncoder
 from transports.webrtc.pacer import CATCH_UP_FRAMES, FRAME_BYTES, LEAD_IN_FRAMES, Frame, Pacer
 from transports.webrtc.uplink import RESTART_AFTER, WAIT_PACKETS, Packet, Reorder, Timeline
@@ -325,6 +325,18 @@ async def test_a_flood_of_packets_is_not_worked_through() -> None:
     before = len(wire.call.audio)
     wire.line.receive(packet(10_000, payload))
     assert len(wire.call.audio) > before, "and the next second is a new one"
+    wire.line.stop()
+
+
+async def test_a_page_cannot_have_hours_recognised_in_a_minute() -> None:
+    wire = Wire()
+    wire.line.start(wire.call)
+    payload = VoiceEncoder().encode(silence_pcm(20))
+    for second in range(3):
+        for number in range(300 * second, 300 * second + 300):
+            wire.line.receive(Packet(number, (number * 48_000) & 0xFFFFFFFF, payload))
+        assert len(wire.call.audio) == (second + 1) * MAX_HEARD_SECONDS * SECOND
+        await asyncio.sleep(1.1)
     wire.line.stop()
 
 

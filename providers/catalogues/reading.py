@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -11,6 +12,7 @@ import httpx2
 import msgspec
 
 from providers.errors import Garbled, RateLimited, Refused, TimedOut, Unavailable
+from providers.vendor_http import answer_to
 
 CODE = "VOICES_UNAVAILABLE"
 MAX_PAGES = 100
@@ -36,8 +38,10 @@ class CatalogueDoor:
         """One page, at most some 5 s. Raises ProviderError."""
         vendor = self.vendor
         try:
-            response = await http.get(path, params=tuple(query))
-        except httpx2.TimeoutException:
+            # The client's own limit counts anew with every byte.
+            async with asyncio.timeout(_REQUEST_S):
+                response, body = await answer_to(http, http.build_request("GET", path, params=tuple(query)))
+        except (httpx2.TimeoutException, TimeoutError):
             raise TimedOut(f"{vendor} did not answer", vendor=vendor, code=CODE) from None
         except httpx2.HTTPError as error:
             text = f"{vendor} cannot be reached: {type(error).__name__}"
@@ -50,6 +54,6 @@ class CatalogueDoor:
         if not response.is_success:
             raise Refused(f"{vendor} answered {status}", vendor=vendor, code=CODE)
         try:
-            return msgspec.json.decode(response.content, type=answer)
-        except (msgspec.MsgspecError, ValueError):
+            return msgspec.json.decode(body, type=answer)
+        except (ValueError, RecursionError):
             raise Garbled(f"{vendor}'s list of voices cannot be read", vendor=vendor, code=CODE) from None

@@ -21,6 +21,8 @@ from urllib.parse import quote, urlencode
 import httpx2
 import msgspec
 
+from providers.vendor_http import answer_to
+
 DEADLINE_S = 5.0
 """For a request with all its attempts."""
 PATIENCE_S = 2.0
@@ -85,7 +87,7 @@ class Account:
             raise CarrierUnavailable(f"no answer from Twilio within {DEADLINE_S:g} s") from None
         try:
             return msgspec.json.decode(body, type=answer)
-        except (msgspec.MsgspecError, ValueError):
+        except (ValueError, RecursionError):
             raise CarrierUnavailable(f"Twilio's answer about {what.path} cannot be read") from None
 
     async def aclose(self) -> None:
@@ -96,15 +98,15 @@ class Account:
         failure = CarrierUnavailable("not asked")
         for attempt in range(_ATTEMPTS):
             try:
-                response = await self._send(what)
+                response, body = await self._send(what)
             except httpx2.HTTPError as error:
                 failure = CarrierUnavailable(f"cannot reach Twilio: {type(error).__name__}")
                 if what.twice or isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout)):
                     continue
                 raise failure from error
             if response.is_success:
-                return response.content
-            failure = _failure(response)
+                return body
+            failure = _failure(response, body)
             if isinstance(failure, CarrierRefused):
                 raise failure
             if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
@@ -115,18 +117,20 @@ class Account:
                 raise failure
         raise failure
 
-    async def _send(self, what: Ask) -> httpx2.Response:
+    async def _send(self, what: Ask) -> tuple[httpx2.Response, bytes]:
         url = self.root + what.path
         if what.form is None:
-            return await self._http.get(url, params=list(what.query))
-        return await self._http.post(url, content=urlencode(what.form), headers=_FORM)
+            request = self._http.build_request("GET", url, params=list(what.query))
+        else:
+            request = self._http.build_request("POST", url, content=urlencode(what.form), headers=_FORM)
+        return await answer_to(self._http, request)
 
 
-def _failure(response: httpx2.Response) -> CarrierRefused | CarrierUnavailable:
+def _failure(response: httpx2.Response, body: bytes) -> CarrierRefused | CarrierUnavailable:
     status = response.status_code
     try:
-        problem = msgspec.json.decode(response.content, type=_Problem)
-    except (msgspec.MsgspecError, ValueError):
+        problem = msgspec.json.decode(body, type=_Problem)
+    except (ValueError, RecursionError):
         problem = _Problem()
     text = f"Twilio answered {status}: {problem.message or 'no reason given'}"
     if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:

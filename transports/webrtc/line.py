@@ -18,6 +18,10 @@ from transports.webrtc.uplink import Packet, Reorder, Timeline
 
 MAX_PACKETS: Final = 300
 """Within a second, of one caller: a voice has 50, or 100 of 10 ms; more are not even decoded."""
+MAX_HEARD_SECONDS: Final = 6
+"""Likewise of audio: packets may be six times as long, or far apart, and a recogniser costs by the second."""
+
+_MAX_HEARD: Final = MAX_HEARD_SECONDS * 2 * RATE
 
 
 class BrowserLine:
@@ -40,7 +44,7 @@ class BrowserLine:
         """The page muted itself: nothing of its audio goes any further, only the time it takes."""
         self.heard_at = clock.now()
         """When a packet last came."""
-        self._window_began, self._window_packets = self.heard_at, 0
+        self._window_began, self._window_packets, self._window_room = self.heard_at, 0, _MAX_HEARD
 
     def start(self, sink: MediumSink) -> None:
         """The call begins."""
@@ -73,7 +77,7 @@ class BrowserLine:
         """A packet of the caller's voice, in whatever order the network brought it."""
         now = self.heard_at = self._clock.now()
         if now - self._window_began >= 1.0:
-            self._window_began, self._window_packets = now, 0
+            self._window_began, self._window_packets, self._window_room = now, 0, _MAX_HEARD
         self._window_packets += 1
         if self._sink is None or self._window_packets > MAX_PACKETS:
             return
@@ -81,6 +85,8 @@ class BrowserLine:
             self._hear(following)
 
     def _hear(self, packet: Packet) -> None:
+        if not self._window_room:
+            return
         gap = self._timeline.gap(packet.timestamp)
         pcm, samples = self._decoder.decode(packet.payload)
         self._timeline.played(packet.timestamp, samples)
@@ -88,6 +94,8 @@ class BrowserLine:
             pcm = bytes(2 * int(gap * RATE)) + pcm
         if self.deaf:
             pcm = bytes(len(pcm))
+        pcm = pcm[: self._window_room]
+        self._window_room -= len(pcm)
         if pcm and self._sink is not None:
             self._sink.on_audio(pcm)
 
