@@ -14,6 +14,7 @@ FLOORS = ("wire", "providers", "pipelines", "transports", "server")
 SHARED_PROVIDERS = (
     "providers.base",
     "providers.errors",
+    "providers.vendor_http",
     "providers.catalogues.catalogue",
     "providers.catalogues.languages",
 )
