@@ -7,12 +7,13 @@ import base64
 import hmac
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from itertools import pairwise
 from typing import Any, cast
 
 import httpx2
 import pytest
+from aiortc.rtcsctptransport import SCTP_DATA_FIRST_FRAG, WEBRTC_STRING, DataChunk
 
 from server.store.base import AgentKey
 from tests.browser_rig import Browser, browsing, mint, post_offer, visit
@@ -20,6 +21,7 @@ from tests.phone_rig import KEY, Agent, Frame, Rig, names, running
 from tests.simulators.deepgram_flux_engine import Say
 from tests.speech import say_pcm, silence_pcm
 from tests.virtual_time import event_loop_policy as event_loop_policy
+from transports.webrtc.tuning import MAX_PIECES
 
 OPEN: dict[str, Any] = {"webrtc_offers_per_ip": 0, "webrtc_ice_servers_per_ip": 0, "key_tokens_per_org": 0}
 
@@ -399,6 +401,28 @@ async def test_a_page_that_opens_channel_after_channel_is_let_go() -> None:
             for number in range(30):
                 page.connection.createDataChannel(f"other-{number}")
             await agent.told(page.call_id, "call.ended")
+
+
+@pytest.mark.parametrize("attack", ["a message without end", "a message without beginning", "stream after stream"])
+async def test_a_page_whose_messages_never_become_whole_is_let_go(attack: str) -> None:
+    async with running() as rig, AsyncExitStack() as stack:
+        agent = await rig.agent()
+        page, call = await visit(rig, agent, stack)
+        await page.send("ping")
+        sctp = page.connection.sctp
+        assert sctp is not None
+        for piece in range(2 * MAX_PIECES):
+            chunk = DataChunk(
+                flags=SCTP_DATA_FIRST_FRAG if attack != "a message without beginning" and not piece else 0
+            )
+            chunk.tsn = sctp._local_tsn + 2 + piece * (2 if attack == "a message without beginning" else 1)  # pyright: ignore[reportPrivateUsage]
+            chunk.stream_id = 2 * piece + 100 if attack == "stream after stream" else 100
+            chunk.protocol, chunk.user_data = WEBRTC_STRING, b"x"
+            with suppress(ConnectionError):
+                await sctp._send_chunk(chunk)  # pyright: ignore[reportPrivateUsage]
+            if piece % 20 == 0:
+                await asyncio.sleep(0.002)
+        assert (await agent.wait("call.ended", call_id=call))["reason"] == "disconnected"
 
 
 async def test_a_dead_page_disturbs_no_other() -> None:

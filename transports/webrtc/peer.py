@@ -29,7 +29,7 @@ from transports.webrtc.line import BrowserLine
 from transports.webrtc.messages import Outgoing
 from transports.webrtc.offer import Offer, OfferError
 from transports.webrtc.track import VoiceTrack
-from transports.webrtc.tuning import Network, listen_on, receive_directly
+from transports.webrtc.tuning import Network, bound_messages, listen_on, receive_directly
 
 log = structlog.get_logger(__name__)
 
@@ -162,6 +162,7 @@ class Peer:
         receive_directly(transceiver, self.line.receive)
         await connection.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
         listen_on(transceiver, self._network)
+        bound_messages(connection, lambda: self._lose("disconnected"))
         await connection.setLocalDescription(await connection.createAnswer())
         return connection.localDescription.sdp
 
@@ -199,7 +200,7 @@ class Peer:
             log.exception("peer_failed")
             self._lose()
 
-    def _lose(self) -> None:
+    def _lose(self, reason: str = "error") -> None:
         if self.state is not PeerState.CLOSED:
             self.state = PeerState.CLOSED
-            self._session.on_lost("error")
+            self._session.on_lost(reason)

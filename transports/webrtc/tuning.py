@@ -1,8 +1,9 @@
 """Where the gateway reaches into aiortc, and the only place that does.
 
 aiortc gives each incoming track a decoder thread and a queue across it, holds four packets (80 ms) back before it
-decodes the first, and lets the system choose every port. A server of many voices wants none of these. What is used here
-is not part of its public interface; a test asks `misfits` whether an installed aiortc still has all of it.
+decodes the first, lets the system choose every port, and puts messages of any length together. A server of many voices
+wants none of these. What is used here is not part of its public interface; a test asks `misfits` whether an installed
+aiortc still has all of it.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from typing import Final
 
 import aioice.ice
 from aioice.candidate import Candidate, candidate_foundation, candidate_priority
-from aiortc import RTCRtpReceiver, RTCRtpTransceiver
+from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCRtpTransceiver, RTCSctpTransport
 from aiortc.rtcdtlstransport import RTCDtlsTransport, RtpRouter
 from aiortc.rtcrtpparameters import RTCRtpReceiveParameters
 from aiortc.rtcrtpreceiver import StreamStatistics
+from aiortc.rtcsctptransport import DataChunk, InboundStream
 from aiortc.rtp import AnyRtcpPacket, RtcpByePacket, RtcpReceiverInfo, RtcpRrPacket, RtcpSrPacket, RtpPacket
 from aiortc.stats import RTCStatsReport
 
@@ -28,6 +30,9 @@ from transports.webrtc.uplink import CLOCK_RATE, Packet
 
 REPORT_SECONDS: Final = 1.0
 """Between two reports of what was received (RFC 3550 §6.2 would allow 5)."""
+MAX_PIECES: Final = 500
+"""Of messages that are not complete; the longest frame that is taken has 14. Each new one costs a look at all."""
+MAX_STREAMS: Final = 64
 _RECEIVER_OF_TRANSCEIVER: Final = "_RTCRtpTransceiver__receiver"
 
 
@@ -40,6 +45,8 @@ def misfits() -> list[str]:
         (RTCDtlsTransport, "_unregister_rtp_receiver"),
         (RTCDtlsTransport, "_send_rtp"),
         (RtpRouter, "route_rtp"),
+        (RTCSctpTransport, "_receive_data_chunk"),
+        (InboundStream(), "reassembly"),
         (aioice.ice.Connection, "get_component_candidates"),
         (aioice.ice.Connection, "gather_candidates"),
     ]
@@ -52,6 +59,9 @@ def misfits() -> list[str]:
     for name in ("self._protocols", "StunProtocol(self)"):
         if name not in inspect.getsource(aioice.ice.Connection.get_component_candidates):
             missing.append(f"aioice gathers candidates without {name}")
+    for name in ("await self._receive_data_chunk(", "self._inbound_streams[", "self._sack_misordered.add("):
+        if name not in inspect.getsource(RTCSctpTransport):
+            missing.append(f"RTCSctpTransport does without {name}")
     for name in ("_handle_rtp_packet", "_handle_rtcp_packet", "_handle_disconnect"):
         if name not in inspect.getsource(inspect.getmodule(RTCDtlsTransport) or RTCDtlsTransport):
             missing.append(f"RTCDtlsTransport does not call {name}")
@@ -144,6 +154,26 @@ def receive_directly(transceiver: RTCRtpTransceiver, on_packet: Callable[[Packet
     receiver = DirectReceiver(transceiver.receiver.transport, on_packet)
     receiver._set_rtcp_ssrc(transceiver.sender._ssrc)  # pyright: ignore[reportPrivateUsage]
     setattr(transceiver, _RECEIVER_OF_TRANSCEIVER, receiver)
+
+
+def bound_messages(connection: RTCPeerConnection, on_excess: Callable[[], None]) -> None:
+    """Take no more pieces of a page's messages than MAX_PIECES that never become whole, and tell `on_excess` of each
+    further one: it is left. After the offer is set."""
+    sctp = connection.sctp
+    if sctp is None:
+        return
+    take = sctp._receive_data_chunk  # pyright: ignore[reportPrivateUsage]
+
+    async def receive(chunk: DataChunk) -> None:
+        streams = sctp._inbound_streams  # pyright: ignore[reportPrivateUsage]
+        pieces = sum(len(stream.reassembly) for stream in streams.values())
+        gaps = len(sctp._sack_misordered)  # pyright: ignore[reportPrivateUsage]
+        if len(streams) > MAX_STREAMS or max(pieces, gaps) > MAX_PIECES:
+            on_excess()
+        else:
+            await take(chunk)
+
+    sctp._receive_data_chunk = receive  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue] on this object only
 
 
 @dataclass(frozen=True, slots=True)
