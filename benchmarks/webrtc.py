@@ -216,6 +216,7 @@ async def call(count: int) -> None:
         number += 1
         await asyncio.sleep(max(0.0, began + number * 0.02 - loop.time()))
     print(json.dumps({"received": received}), flush=True)
+    await asyncio.gather(*(connection.close() for connection in connections))
 
 
 def rss_mb() -> float:
@@ -248,9 +249,10 @@ async def measure(way: str, count: int, seconds: float, kind: str) -> str:
     memory = rss_mb() - before
     callers.stdin.write(b"stop\n")
     told = json.loads(await callers.stdout.readline())
-    await answering.close()
-    await asyncio.sleep(0.2)
     await callers.wait()
+    await answering.close()
+    # aiortc closes once more by itself when it hears that the other side has.
+    await asyncio.sleep(0.5)
     per_call = cpu / took / count
     share = heard / 32000 / took / count
     print(
