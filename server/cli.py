@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import os
 import socket
 import sys
@@ -124,7 +125,9 @@ def _cannot_listen(settings: Settings) -> str:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((settings.host, settings.port))
     except OSError as error:
-        return f"HOST, PORT: cannot listen on {settings.host}:{settings.port} ({error.strerror or error})"
+        why = f"HOST, PORT: cannot listen on {settings.host}:{settings.port} ({error.strerror or error})"
+        free = f"; take another, such as PORT={settings.port % 65535 + 1}" if error.errno == errno.EADDRINUSE else ""
+        return why + free
     return ""
 
 
@@ -146,7 +149,11 @@ def _next_steps(settings: Settings, key: str | None, *, demo: bool) -> None:
     here = os.path.relpath(Path(sys.executable).parent)
     vendors = ", ".join(sorted(settings.vendor_keys)) or "none set: calls run on the built-in local engines"
     what = "press Talk: the demo agent takes a table booking" if demo else "sign in with a key"
-    agent = "" if demo else f"{here}/python -m demo.agent --key pk_…   and in another terminal:\n                 "
+    near = f"127.0.0.1:{settings.port}"
+    url = "" if settings.port == 1337 else f" --url ws://{near}/client"
+    gateway = "" if settings.port == 1337 else f" --gateway http://{near}"
+    agent = "" if demo else f"{here}/python -m demo.agent{url} --key pk_…   and in another terminal:\n                 "
+    ring = f'{here}/voice-gateway call --to +15550100100{gateway} --say "hello i would like to book a table"'
     first = f"\n  console        open {origin}   and {what}\n" if settings.console else ""
     sys.stdout.write(
         f"""
@@ -157,7 +164,7 @@ voice gateway on {origin}
   agents         new Pinecall({{ apiKey, apiUrl: "{origin}" }})     (SDK 0.1.x: url: "ws…/client")
   Twilio         voice webhook: POST {origin}/twilio/voice
   try it         {here}/voice-gateway demo      a whole call, here in the terminal
-                 {agent}{here}/voice-gateway call --to +15550100100 --say "hello i would like to book a table"
+                 {agent}{ring}
 
 """
     )

@@ -47,6 +47,6 @@ def configure_logging(level: str, form: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "websockets", "asyncio", "twilio"):
-        # Request lines of HTTP clients carry addresses with keys in them; ours say what matters.
+    for noisy in ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "websockets", "asyncio", "twilio", "aioice"):
+        # Request lines of HTTP clients carry addresses with keys in them, aioice's the visitors' own.
         logging.getLogger(noisy).setLevel(logging.WARNING)

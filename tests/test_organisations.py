@@ -255,7 +255,7 @@ async def test_a_change_of_the_file_counts_at_once_and_a_broken_one_changes_noth
     broken = [line for line in logs if line["event"] == "api_keys_file_unusable"]
     assert [line["why"] for line in broken] == [
         "org_new.limits.agents: Expected `int`, got `str`",
-        "cannot be read (No such file or directory)",
+        "there is no such file; `voice-gateway keys make` begins one",
     ]
 
 

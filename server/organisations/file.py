@@ -44,6 +44,8 @@ class OrganisationsFile:
         """What is written in it. Raises BadEntry, also when there is no such file."""
         try:
             text = self.path.read_bytes()
+        except FileNotFoundError:
+            raise BadEntry("there is no such file; `voice-gateway keys make` begins one") from None
         except OSError as error:
             raise BadEntry(f"cannot be read ({error.strerror or type(error).__name__})") from None
         if len(text) > MAX_BYTES:

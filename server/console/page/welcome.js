@@ -16,7 +16,7 @@ export function welcome(box, { agents, hello, talk, chat }) {
 function ready(agent, talk, chat) {
   return h("div", { class: "welcome" },
     h("h2", {}, "Ready for calls"),
-    h("p", {}, "Calls and chats appear here as they come. You can be the first."),
+    h("p", {}, "Calls and chats appear here as they come. Start one yourself:"),
     h("div", { class: "welcome-act" },
       h("button", { class: "main", type: "button", onclick: () => talk(agent.slug) }, `Talk with ${agent.name}`),
       h("button", { type: "button", onclick: () => chat(agent.slug) }, "Chat")),
@@ -35,6 +35,9 @@ function nobody(hello) {
     'const agent = pc.agent("mara", { language: "en" });',
     'agent.on("call.started", (call) => call.say("Hello! How can I help?"));',
     'agent.on("turn.end", (turn, call) => call.reply(`You said: ${turn.text}`));',
+    'agent.on("user.message", (message, call) => {',
+    '  if (call.transport === "chat") call.reply(`You wrote: ${message.text}`);',
+    '});',
   ].join("\n");
   return h("div", { class: "welcome wide" },
     h("h2", {}, "No agent is connected"),
