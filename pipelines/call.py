@@ -87,7 +87,7 @@ class Call:
         self._watch = SessionWatch(config.limits, self.events, self._is_busy, lambda: self._mouth.busy)
         self._barge_in = BargeIn(self._machine, self._ears, self._mouth, self._dialogue)
         self._metering = Metering(parts.medium.audio, self.events, parts.clock)
-        self._greeting = Greeting(parts.opening, self._mouth, lambda: self._session.config.greeting)
+        self._greeting = Greeting(parts.opening, self.say, lambda: self._session.config.greeting)
         self.times = TurnTimes(parts.clock)
         self.times.listen(lambda turn: self._log.info("turn", **turn.numbers()))
         self.events.watch(self.times)

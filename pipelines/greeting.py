@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from pipelines.ids import new_id
-from pipelines.speaking.mouth import Mouth
 from pipelines.speaking.utterance import Origin, Utterance
 
 
@@ -30,11 +29,13 @@ class Opening:
 
 
 class Greeting:
-    """Says the greeting once. `text` is asked for when it is said, so that it follows the configuration."""
+    """Says the greeting once, by `say`. `text` is asked for only then, so that it follows the configuration."""
 
-    def __init__(self, opening: Opening | None, mouth: Mouth, text: Callable[[], str | None]) -> None:
+    def __init__(
+        self, opening: Opening | None, say: Callable[[Utterance], bool], text: Callable[[], str | None]
+    ) -> None:
         self._opening = opening
-        self._mouth = mouth
+        self._speak = say
         self._text = text
         self._due: float | None = None
 
@@ -84,4 +85,4 @@ class Greeting:
         greeting.announced_text = text
         greeting.write(text)
         greeting.close()
-        self._mouth.enqueue(greeting)
+        self._speak(greeting)

@@ -353,6 +353,19 @@ async def test_a_greeting_waits_a_moment_for_what_the_agent_makes_of_the_metadat
         assert page.heard.audible()[0] - at < 1.2
 
 
+async def test_a_greeting_that_is_due_during_a_hold_ends_it_and_is_not_spoken_over_music() -> None:
+    async with running() as rig, AsyncExitStack() as stack:
+        agent = await rig.agent(greeting="Hello.")
+        page, call = await visit(rig, agent, stack, metadata={"name": "Ana"})
+        await agent.ask("call.hold", "call.held", call_id=call)
+        await page.wait("bot.finished")
+        quiet = asyncio.get_running_loop().time() + 0.2
+        await asyncio.sleep(2)
+        told = [name for name in names(agent.of_call(call)) if name in ("call.held", "call.unheld", "bot.speaking")]
+        assert told == ["call.held", "call.unheld", "bot.speaking"]
+        assert page.heard.audible(quiet) == []
+
+
 @pytest.mark.proves("web-28")
 async def test_a_page_that_only_pings_is_no_trouble() -> None:
     limits = {"idle_timeout_seconds": 0}
