@@ -41,7 +41,7 @@ from transports.webrtc.messages import (
     read_frame,
 )
 from transports.webrtc.offer import Offer, OfferError
-from transports.webrtc.peer import Session
+from transports.webrtc.peer import NoPortError, Session
 from wire.commands import RawConfig
 from wire.errors import ConfigError
 from wire.events import CallEnded, CallEvent, CallStarted
@@ -70,7 +70,7 @@ class BrowserPeer(Medium, Protocol):
         ...
 
     async def answer(self, offer: Offer) -> str:
-        """The answer. Raises OfferError; the peer is closed then."""
+        """The answer. Raises OfferError, NoPortError; the peer is closed then."""
         ...
 
     def start(self, sink: MediumSink) -> None:
@@ -144,6 +144,8 @@ class BrowserCalls:
             return Answered(await session.answer(visit.offer), session.call_id)
         except OfferError as error:
             raise ApiError(400, "BAD_REQUEST", str(error)) from None
+        except NoPortError:
+            raise _no_room(visit.agent, "no_udp_port") from None
 
     def close(self) -> None:
         """The gateway stops: sessions that are not calls yet are given up."""
@@ -159,8 +161,7 @@ class BrowserCalls:
         elif 0 < self._rules.per_org <= sum(one.org_id == agent.org_id for one in ours):
             reason = "organisation_capacity"
         if reason is not None:
-            log.warning("session_refused", agent=agent.slug, org=agent.org_id, reason=reason)
-            raise ApiError(503, "SERVER_AT_CAPACITY", "No session is free now; try again later", {"Retry-After": "5"})
+            raise _no_room(agent, reason)
 
     def _expect(self, visit: Visit, layers: list[Layer]) -> ExpectedCall:
         """Make ready, with as many of the page's settings as can be had. Raises ApiError 503."""
@@ -197,6 +198,12 @@ class BrowserCalls:
             else:
                 usable[key], layer = value, more
         return layer
+
+
+def _no_room(agent: AgentKey, reason: str) -> ApiError:
+    """`reason` is for the operator."""
+    log.warning("session_refused", agent=agent.slug, org=agent.org_id, reason=reason)
+    return ApiError(503, "SERVER_AT_CAPACITY", "No session is free now; try again later", {"Retry-After": "5"})
 
 
 class SessionState(Enum):
@@ -238,7 +245,7 @@ class BrowserSession:
         return AgentKey(self._expected.facts.org_id, self._expected.facts.slug)
 
     async def answer(self, offer: Offer) -> str:
-        """Raises OfferError, and then the session is over."""
+        """Raises OfferError, NoPortError, and then the session is over."""
         try:
             answer = await self._peer.answer(offer)
         except BaseException:

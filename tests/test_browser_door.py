@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hmac
 import json
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from itertools import pairwise
@@ -318,6 +319,21 @@ async def test_a_session_more_than_the_server_or_the_organisation_may_have_is_re
         await rig.agent()
         async with browsing(rig), browsing(rig), offering(rig) as sdp:
             refused(await post_offer(rig, sdp), 503, "SERVER_AT_CAPACITY")
+
+
+async def test_a_session_for_which_no_port_is_free_is_refused_and_room_comes_back() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    async with running(webrtc_udp_ports=f"{port}-{port}") as rig:
+        agent = await rig.agent()
+        async with browsing(rig), offering(rig) as sdp:
+            refused(await post_offer(rig, sdp), 503, "SERVER_AT_CAPACITY")
+        await agent.wait("call.ended")
+        async with browsing(rig):
+            pass
+        await agent.wait("call.ended")
+        assert nothing_left(rig)
 
 
 # --- abuse, while a call goes on ---

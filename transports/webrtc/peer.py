@@ -42,6 +42,10 @@ LOW_WATER: Final = 32 * 1024
 """Bytes left to send at which more are handed over."""
 
 
+class NoPortError(Exception):
+    """No UDP port is free to be reached at."""
+
+
 class PeerState(Enum):
     """A connection's life."""
 
@@ -85,7 +89,8 @@ class Peer:
         self._channels = 0
 
     async def answer(self, offer: Offer) -> str:
-        """The answer, all addresses in it. Raises OfferError for what cannot be answered; the peer is then closed."""
+        """The answer, all addresses in it. Raises OfferError for what cannot be answered, NoPortError when
+        there is no port for it; the peer is then closed."""
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 answer = await self._negotiate(offer)
@@ -94,7 +99,7 @@ class Peer:
             raise OfferError("sdp could not be answered in time") from None
         except BaseException as error:
             await self.hang_up()
-            if not isinstance(error, Exception):
+            if not isinstance(error, Exception) or isinstance(error, NoPortError):
                 raise
             # aiortc raises whatever its parsing of a stranger's text runs into; none of it is worth telling.
             log.info("offer_unusable", error=type(error).__name__)
@@ -164,7 +169,11 @@ class Peer:
         listen_on(transceiver, self._network)
         bound_messages(connection, lambda: self._lose("disconnected"))
         await connection.setLocalDescription(await connection.createAnswer())
-        return connection.localDescription.sdp
+        sdp = connection.localDescription.sdp
+        if "\na=candidate:" not in sdp:
+            # Nobody could ever reach us.
+            raise NoPortError
+        return sdp
 
     def _on_state(self) -> None:
         state = self._connection.connectionState
