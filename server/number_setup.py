@@ -114,8 +114,8 @@ class NumberSetup:
                 # The root of this work: one number's trouble must not be the end of it.
                 log.exception("number_setup_failed", org=target.org_id, number=target.name)
             self._remember(target, kept)
-            if changed:
-                await asyncio.sleep(PACE)
+            # Nothing may have had to be waited for, and there may be thousands.
+            await asyncio.sleep(PACE if changed else 0)
 
     async def _set_up(self, target: _Target, channel_key: str) -> bool:
         """See to one number; True when something was changed. Raises CarrierError, StoreUnavailable."""

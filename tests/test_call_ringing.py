@@ -16,6 +16,7 @@ from tests.call_facts import faultless as faultless
 from tests.call_facts import form, settled, webhook
 from tests.phone_rig import NUMBER, PATIENCE, Agent, Rig, names, running
 from tests.virtual_time import event_loop_policy as event_loop_policy
+from wire.commands import CallAccept
 
 pytestmark = pytest.mark.usefixtures("faultless")
 
@@ -147,6 +148,24 @@ async def test_a_caller_who_hangs_up_while_it_rings_is_forgotten_without_a_word(
         await agent.send("call.accept", agent_id="mara", call_id=caller.dial.call_sid)
         await settled(agent, 6)
         assert names(agent.of_call(caller.dial.call_sid)) == ["call.ringing"]
+
+
+@pytest.mark.parametrize("first", ["verdict", "hang-up"])
+async def test_a_verdict_and_a_hang_up_in_the_same_instant_leave_nothing_behind(first: str) -> None:
+    async with ringing() as (rig, agent, caller, answer):
+        call_id = caller.dial.call_sid
+        live = rig.gateway.calls.registry.calls.find("org_main", call_id)
+        assert live is not None
+        happens = [
+            lambda: live.command(CallAccept(call_id=call_id)),
+            lambda: rig.gateway.phone.status({"CallSid": call_id, "CallStatus": "canceled"}),
+        ]
+        for one in happens if first == "verdict" else reversed(happens):
+            one()
+        assert await answer == REJECTED
+        assert rig.gateway.calls.expecting == 0
+        await settled(agent, 31)
+        assert names(agent.of_call(call_id)) == ["call.ringing"]
 
 
 async def test_a_carrier_that_no_longer_waits_for_the_answer_is_as_good_as_a_caller_who_left() -> None:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from server.agents.channels import Channel
 from server.number_setup import NumberRules, NumberSetup
@@ -210,6 +211,21 @@ async def test_hundreds_of_numbers_at_once_make_one_list_and_changes_at_a_steady
     assert len(there.changes) == 200
     assert all(later - earlier >= 0.2 for earlier, later in itertools.pairwise(there.changes))
     assert there.lists <= 2
+
+
+async def test_thousands_of_numbers_that_need_nothing_hold_nobody_up() -> None:
+    setup = NumberSetup(new_registry(), NumberRules(lambda _org_id: None, VoiceWebhook(VOICE, STATUS)))
+    for number in range(2000):
+        name = f"+1202{number:07d}"
+        setup.added(AgentKey("org_main", "mara"), Channel(name, "phone", name, Layer()))
+    turns = 0
+    with capture_logs() as logs:
+        work = asyncio.create_task(setup.run())
+        while len(logs) < 2000:
+            await asyncio.sleep(0)
+            turns += 1
+        work.cancel()
+    assert turns >= 2000
 
 
 async def test_without_being_asked_to_the_gateway_changes_nothing() -> None:
