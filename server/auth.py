@@ -78,7 +78,9 @@ class Keys:
 
 
 def redact(key: str) -> str:
-    """What a log may show: `pk_` + four + `…` + four; of a short key nothing."""
+    """What a log may show: `pk_` + four + `…` + four; of a short key nothing. `none` where none was sent."""
+    if not key:
+        return "none"
     body = key.removeprefix("pk_")
     return f"pk_{body[:4]}…{body[-4:]}" if len(body) >= 16 else "pk_…"
 

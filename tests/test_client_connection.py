@@ -221,6 +221,7 @@ def test_keys_belong_to_organisations_and_are_never_shown() -> None:
     ]
     assert redact("pk_live_abcdefghijklmnop") == "pk_live…mnop"
     assert redact("pk_short") == redact("secret") == "pk_…"
+    assert redact("") == "none"
 
 
 def test_throttles_forgive_with_time_and_remember_a_bounded_number() -> None:
