@@ -14,7 +14,7 @@ import structlog
 
 from pipelines.events import CallEvents
 from pipelines.ids import new_id
-from pipelines.medium import Transfer, TransferFailed
+from pipelines.medium import Connect, Transfer, TransferFailed
 from pipelines.session import Spawner
 from pipelines.speaking.mouth import Mouth
 from pipelines.speaking.utterance import Origin, Utterance
@@ -59,9 +59,16 @@ class Forwarding:
         if self._transfer is None:
             log.warning("forward_not_supported")
             return
-        if not self._asking:
-            self._asking = True
-            self._call.spawn(self._forward(command, self._transfer), "forward")
+        if self._asking:
+            return
+        try:
+            connect = self._transfer(command.to)
+        except TransferFailed as failure:
+            # Before anything is said: nobody should hear of a transfer that cannot be.
+            self._failed(failure)
+            return
+        self._asking = True
+        self._call.spawn(self._forward(command, connect), "forward")
 
     def line_gone(self, reason: str) -> bool:
         """The line ended; True when it is too early to say why, and the call must not end yet."""
@@ -69,7 +76,7 @@ class Forwarding:
             self._gone = reason
         return self._at_carrier
 
-    async def _forward(self, command: CallForward, transfer_to: Transfer) -> None:
+    async def _forward(self, command: CallForward, connect: Connect) -> None:
         await self._drained()
         message = command.message or (transfer(self._language()) if command.announce else "")
         if message:
@@ -77,7 +84,7 @@ class Forwarding:
             await self._drained()
         self._at_carrier = True
         try:
-            await transfer_to(command.to)
+            await connect()
         except TransferFailed as failure:
             self._failed(failure)
             return

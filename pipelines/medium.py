@@ -16,8 +16,11 @@ class TransferFailed(Exception):
     """The carrier did not connect the caller elsewhere. The text is safe to show to the agent."""
 
 
-Transfer = Callable[[str], Awaitable[None]]
-"""Connects the caller with that number or SIP address. Raises TransferFailed; takes a few seconds at most."""
+Connect = Callable[[], Awaitable[None]]
+"""Connects the caller elsewhere, once. Raises TransferFailed; takes a few seconds at most."""
+
+Transfer = Callable[[str], Connect]
+"""How the caller is connected with that number or SIP address. Raises TransferFailed at once for what is neither."""
 
 
 class MediumSink(Protocol):

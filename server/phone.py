@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from pipelines.medium import MediumSink, Transfer, TransferFailed
+from pipelines.medium import Connect, MediumSink, Transfer, TransferFailed
 from pipelines.parts import CallFacts
 from providers.base import MULAW_8K
 from providers.errors import ProviderError
@@ -235,13 +235,20 @@ class Phone:
         if carrier is None:
             return None
 
-        async def transfer(to: str) -> None:
+        def transfer(to: str) -> Connect:
             try:
                 # The carrier would take any text for a number, and hang up on the caller.
                 document = twiml.dial(callee(to), caller_id, self._rules.forward_url())
-                await carrier.redirect(facts.call_id, document)
-            except (CarrierError, DialRefused) as error:
+            except DialRefused as error:
                 raise TransferFailed(str(error)) from error
+
+            async def connect() -> None:
+                try:
+                    await carrier.redirect(facts.call_id, document)
+                except CarrierError as error:
+                    raise TransferFailed(str(error)) from error
+
+            return connect
 
         return transfer
 

@@ -143,10 +143,11 @@ async def test_speech_of_more_than_ten_seconds_is_cut_and_the_message_is_heard_w
 @pytest.mark.parametrize("to", ["", "kitchen", "12", "sip:", "sip:a b@c", "+1202555014200000"])
 async def test_whom_nobody_could_call_is_no_target_and_the_caller_is_kept(to: str) -> None:
     async with a_call() as it:
-        await it.agent.send("call.forward", call_id=it.call, to=to)
+        await it.agent.send("call.forward", call_id=it.call, to=to, message="I am connecting you.")
         refused = await it.agent.wait("error")
         assert (refused["code"], refused["call_id"]) == ("FORWARD_FAILED", it.call)
         assert refused["error"].startswith("to: ")
+        assert it.agent.count("bot.speaking") == 0, "nobody is told of a transfer that cannot be"
         await it.agent.say(it.call, "Still here.", "m1")
         await it.agent.wait("bot.finished", message_id="m1")
         assert it.carrier.twiml == {}
