@@ -76,10 +76,14 @@ async def _speak(said: list[bytes], caller: SoftwareCaller) -> None:
 
 
 async def _converse(caller: SoftwareCaller) -> None:
-    """Speak what is typed, until an empty line or the end of the call."""
-    _tell("type what to say; an empty line hangs up")
+    """Speak what is typed, until an empty line or the end of the call. Lines from a pipe wait for their answers."""
+    piped = not sys.stdin.isatty()
+    if not piped:
+        _tell("type what to say; an empty line hangs up")
     loop = asyncio.get_running_loop()
     while not caller.is_over:
+        if piped:
+            await _patiently(caller)
         line = await loop.run_in_executor(None, sys.stdin.readline)
         if not line.strip():
             return

@@ -126,7 +126,9 @@ class Switchboard(asyncio.Protocol):
 
     def _refuse(self, why: str) -> None:
         if self._transport is not None:
-            log.warning("connection_refused", why=why, peer=_peer(self._transport))
+            # Browsers open connections that they may never use; only one that began to ask is worth a line.
+            level = logging.WARNING if self._head else logging.DEBUG
+            log.log(level, "connection_refused", why=why, peer=_peer(self._transport))
             self._transport.abort()
 
     def _to_http(self, transport: asyncio.Transport) -> None:

@@ -15,6 +15,7 @@ import uvloop
 import websockets
 from fastapi import FastAPI, WebSocket
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest
+from structlog.testing import capture_logs
 
 from server.switchboard import MAX_HEAD_BYTES, AcceptStream, switchboard_protocol
 
@@ -193,6 +194,17 @@ def test_a_head_that_never_ends_or_is_too_long_is_cut_off_and_others_are_served(
             assert await raw(origin, b"GET /plain HTTP/1.1\r\nX: " + b"y" * MAX_HEAD_BYTES) == b""
             async with httpx2.AsyncClient(base_url=f"http://{origin}") as http:
                 assert (await http.get("/plain")).status_code == 200
+
+    on_loop(scenario)
+
+
+@pytest.mark.parametrize(("asked", "level"), [(b"", "debug"), (b"GET /pla", "warning")])
+def test_a_connection_that_nobody_used_is_no_cause_for_a_warning(on_loop: OnLoop, asked: bytes, level: str) -> None:
+    async def scenario() -> None:
+        with capture_logs() as lines:
+            async with gateway(Door(), head_s=0.1) as origin:
+                assert await raw(origin, asked, pause_s=0.2) == b""
+        assert [line["log_level"] for line in lines if line["event"] == "connection_refused"] == [level]
 
     on_loop(scenario)
 
