@@ -154,7 +154,7 @@ class BrowserCalls:
 
     def _make_room(self, agent: AgentKey) -> None:
         """Raises ApiError 503 when there is none."""
-        reason = self._calls.full(agent.org_id)
+        reason = self._calls.refusal(agent.org_id)
         ours = [session.agent for session in self._sessions]
         if 0 < self._rules.per_agent <= ours.count(agent):
             reason = "agent_capacity"

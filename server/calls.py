@@ -154,16 +154,16 @@ class Calls:
         """What a call of that organisation on these layers runs on. Raises ConfigError when it could not."""
         return SessionLayers(layers, functools.partial(self._supply.resolve, org_id))
 
-    def full(self, org_id: str = "", besides: str = "") -> str | None:
+    def refusal(self, org_id: str = "", besides: str = "") -> str | None:
         """Why no new call can begin now: closing, capacity, lag or organisation_capacity; None when one can. Without
         `org_id` only what concerns everybody is looked at. A call that is expected as `besides` is not counted: it is
         the one that asks. Whoever is told a reason refuses the call, and that is counted."""
-        reason = self._full(org_id, besides)
+        reason = self._reason(org_id, besides)
         if reason is not None:
             self._metrics.refused.labels(reason).inc()
         return reason
 
-    def _full(self, org_id: str, besides: str) -> str | None:
+    def _reason(self, org_id: str, besides: str) -> str | None:
         if self._closing.is_set():
             return "closing"
         others = len(self._live) + sum(expected.call_id != besides for expected in self._expected)

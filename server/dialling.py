@@ -121,7 +121,7 @@ class Dialling:
             raise DialRefused("this gateway has no carrier account to call with", "CARRIER_NOT_CONFIGURED")
         if not self._rules.reachable:
             raise DialRefused("the carrier cannot reach this gateway: PUBLIC_URL is not set", "CARRIER_NOT_CONFIGURED")
-        full = self._calls.full(agent.key.org_id)
+        full = self._calls.refusal(agent.key.org_id)
         if full is not None:
             raise DialRefused(f"this gateway takes no more calls now ({full})", "SERVER_AT_CAPACITY")
         expected = self._expect(agent, command, who)

@@ -170,7 +170,7 @@ class Phone:
         if self._calls.find(call_id) is not None or self._calls.registry.calls.find(org_id, call_id) is not None:
             log.warning("call_refused", call_id=call_id, reason="already_live")
             return twiml.reject()
-        full = self._calls.full(org_id, besides=call_id)
+        full = self._calls.refusal(org_id, besides=call_id)
         if full is not None:
             log.warning("call_refused", call_id=call_id, reason=full, org=org_id)
             return twiml.reject("busy")

@@ -22,7 +22,8 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from pipelines.clock import LoopClock
 from pipelines.metronome import Metronome
-from tests.phone_rig import KEY, PATIENCE, Agent, Frame, Rig
+from tests.frame_log import FrameLog
+from tests.phone_rig import KEY, PATIENCE, Agent, Rig
 from transports.webrtc.line import BrowserLine
 from transports.webrtc.track import VoiceTrack
 from transports.webrtc.tuning import receive_directly
@@ -67,13 +68,13 @@ class _Ear:
     def on_gone(self, reason: str) -> None: ...
 
 
-class Page:
+class Page(FrameLog):
     """A page with a connection; what it was told is in `frames`."""
 
     def __init__(self, rig: Rig, *, pings: bool = True) -> None:
+        super().__init__()
         self.rig = rig
         self.heard = Heard()
-        self.frames: list[Frame] = []
         self.answer: dict[str, Any] = {}
         self.connected = asyncio.Event()
         self.closed = asyncio.Event()
@@ -82,8 +83,6 @@ class Page:
         self.channel: RTCDataChannel | None = None
         self._pings = pings
         self._pinging: asyncio.Task[None] | None = None
-        self._seen = 0
-        self._more = asyncio.Event()
         self.connection.on("connectionstatechange", self._on_state)
 
     @property
@@ -119,18 +118,6 @@ class Page:
         async with asyncio.timeout(PATIENCE):
             await self.connected.wait()
         return self
-
-    async def wait(self, event: str, patience: float = PATIENCE, **fields: object) -> Frame:
-        """The next frame of that kind (and with those fields) after the last one waited for."""
-        async with asyncio.timeout(patience):
-            while True:
-                while self._seen < len(self.frames):
-                    frame = self.frames[self._seen]
-                    self._seen += 1
-                    if frame["event"] == event and all(frame.get(key) == value for key, value in fields.items()):
-                        return frame
-                self._more.clear()
-                await self._more.wait()
 
     async def send(self, frame: dict[str, object] | str | bytes) -> None:
         """Send one frame, once the channel is open."""
@@ -176,8 +163,7 @@ class Page:
 
     def _on_message(self, text: str) -> None:
         assert isinstance(text, str)
-        self.frames.append(json.loads(text))
-        self._more.set()
+        self.note(json.loads(text))
 
 
 class Browser(Page):

@@ -15,6 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from server.store.base import AgentKey
+from tests.frame_log import FrameLog
 from tests.phone_rig import PATIENCE, Agent, Frame, Rig, no_answer, running
 
 LLM: dict[str, Any] = {"llm": "openai:gpt-test", "prompt": "Be brief."}
@@ -22,22 +23,18 @@ ORG = "org_main"
 
 
 @dataclass
-class Page:
+class Page(FrameLog):
     """A page's socket: writes down every frame and can wait for the next one of a kind."""
 
     socket: ClientConnection
-    frames: list[Frame] = field(default_factory=list[Frame])
     closed: asyncio.Event = field(default_factory=asyncio.Event)
-    _seen: int = 0
-    _more: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def listen(self) -> None:
         with suppress(ConnectionClosed):
             async for text in self.socket:
-                self.frames.append(json.loads(text))
-                self._more.set()
+                self.note(json.loads(text))
         self.closed.set()
-        self._more.set()
+        self.end(f"closed {self.code}")
 
     @property
     def code(self) -> int | None:
@@ -48,19 +45,6 @@ class Page:
 
     async def say(self, text: str) -> None:
         await self.send(event="message", text=text)
-
-    async def wait(self, event: str, patience: float = PATIENCE) -> Frame:
-        """The next frame of that kind after the last one waited for."""
-        async with asyncio.timeout(patience):
-            while True:
-                while self._seen < len(self.frames):
-                    frame = self.frames[self._seen]
-                    self._seen += 1
-                    if frame["event"] == event:
-                        return frame
-                assert not self.closed.is_set(), f"closed {self.code} before {event}: {self.frames}"
-                self._more.clear()
-                await self._more.wait()
 
     async def ask(self, text: str) -> str:
         """Write, and read the whole answer."""

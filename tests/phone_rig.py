@@ -19,6 +19,9 @@ from server.auth import Keys
 from server.engines import CallEngines, Engines
 from server.gateway import Gateway
 from server.settings import Settings
+from tests.frame_log import PATIENCE as PATIENCE
+from tests.frame_log import Frame as Frame
+from tests.frame_log import FrameLog
 from tests.simulators.deepgram_flux import FluxSimulator
 from tests.simulators.deepgram_flux_engine import Say
 from tests.simulators.elevenlabs import ElevenLabsSimulator
@@ -31,11 +34,8 @@ KEY = "pk_test_phone_rig_0001"
 OTHER_KEY = "pk_test_phone_rig_0002"
 """Of another organisation, `org_two`."""
 NUMBER = "+13186330963"
-PATIENCE = 20.0
 MAX_LEAD_MS = 200
 """How far ahead of real time audio may be sent to a carrier (behaviour §3.2)."""
-
-Frame = dict[str, Any]
 
 
 def names(frames: list[Frame]) -> list[str]:
@@ -44,13 +44,10 @@ def names(frames: list[Frame]) -> list[str]:
 
 
 @dataclass
-class Agent:
+class Agent(FrameLog):
     """An SDK connection that writes down every frame and can wait for the next one of a kind."""
 
     socket: ClientConnection
-    frames: list[Frame] = field(default_factory=list[Frame])
-    _seen: int = 0
-    _more: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def listen(self) -> None:
         with suppress(ConnectionClosed):
@@ -59,8 +56,7 @@ class Agent:
                 if frame["event"] == "ping":
                     await self.send("pong")
                     continue
-                self.frames.append(frame)
-                self._more.set()
+                self.note(frame)
 
     def drop(self) -> None:
         """Lose the connection without a word."""
@@ -69,24 +65,11 @@ class Agent:
     async def send(self, event: str, **fields: object) -> None:
         await self.socket.send(json.dumps({"event": event, **fields}))
 
-    async def wait(self, event: str, patience: float = PATIENCE, **fields: object) -> Frame:
-        """The next frame of that kind (and with those fields) after the last one waited for."""
-        async with asyncio.timeout(patience):
-            while True:
-                while self._seen < len(self.frames):
-                    frame = self.frames[self._seen]
-                    self._seen += 1
-                    if frame["event"] == event and all(frame.get(key) == value for key, value in fields.items()):
-                        return frame
-                self._more.clear()
-                await self._more.wait()
-
     async def told(self, call_id: str, event: str, patience: float = PATIENCE) -> Frame:
         """The first frame of that kind about that call, be it here already or not: for several calls at once."""
         async with asyncio.timeout(patience):
             while (frame := next((f for f in self.of_call(call_id) if f["event"] == event), None)) is None:
-                self._more.clear()
-                await self._more.wait()
+                await self.more()
         return frame
 
     async def ask(self, event: str, answer: str, **fields: object) -> Frame:
@@ -98,11 +81,6 @@ class Agent:
 
     def of_call(self, call_id: str) -> list[Frame]:
         return [frame for frame in self.frames if frame.get("call_id") == call_id]
-
-    def forget(self) -> None:
-        """Throw away what was written down."""
-        self.frames.clear()
-        self._seen = 0
 
     def count(self, event: str) -> int:
         return names(self.frames).count(event)

@@ -422,7 +422,7 @@ async def test_telephones_that_ring_count_against_capacity() -> None:
         await it.dial()
         ended = await it.ended(1)
         assert (ended["reason"], ended["code"]) == ("failed", "SERVER_AT_CAPACITY")
-        assert it.rig.gateway.calls.full() == "capacity"
+        assert it.rig.gateway.calls.refusal() == "capacity"
         it.twilio.dials[0].end("busy")
         assert (await it.ended())["reason"] == "busy"
         await it.dialled()

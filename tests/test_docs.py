@@ -93,7 +93,7 @@ def event_types() -> dict[str, list[type[Event]]]:
         if (
             isinstance(value, type)
             and issubclass(value, Event)
-            and value not in (Event, AgentEvent, CallEvent, chat_events.RequesterEvent)
+            and value not in (Event, AgentEvent, CallEvent, chat_events.RequesterEvent, chat_events.ChatOver)
         ):
             found.setdefault(str(value.__struct_config__.tag), []).append(value)
     return found

@@ -42,15 +42,20 @@ class ChatResponse(CallEvent, tag="chat.response", kw_only=True):
     text: str
 
 
-class LlmChatEnded(CallEvent, tag="llm.chat.ended", kw_only=True):
-    """Last frame of a chat; there is no `call.ended`."""
+class ChatOver(CallEvent, kw_only=True):
+    """What the last frame of a chat says, however it ended."""
 
-    reason: str
     metadata: dict[str, msgspec.Raw]
     messages: list[CallMessage]
     duration_seconds: float
     started_at: float
     ended_at: float
+
+
+class LlmChatEnded(ChatOver, tag="llm.chat.ended", kw_only=True):
+    """Last frame of a chat; there is no `call.ended`."""
+
+    reason: str
 
     def failed(self, error: str) -> LlmChatError:
         """The same end, by a fault."""
@@ -64,15 +69,10 @@ class LlmChatEnded(CallEvent, tag="llm.chat.ended", kw_only=True):
         )
 
 
-class LlmChatError(CallEvent, tag="llm.chat.error", kw_only=True):
+class LlmChatError(ChatOver, tag="llm.chat.error", kw_only=True):
     """Last frame of a chat that a fault of the gateway ended."""
 
     error: str
-    metadata: dict[str, msgspec.Raw]
-    messages: list[CallMessage]
-    duration_seconds: float
-    started_at: float
-    ended_at: float
 
 
 # --- to the requester ---

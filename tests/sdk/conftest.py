@@ -1,42 +1,27 @@
-"""The SDK build under test: `SDK=<folder with dist/index.js>`. It is not ours to ship, so without it nothing runs."""
+"""The SDK build under test: `SDK=<folder with dist/index.js>`. Without it nothing here runs."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
-ASK = "set SDK=<folder with dist/index.js>: the client is not ours to ship"
+from tests.client_build import ClientBuild
 
-
-def sdk_folder() -> Path | None:
-    """Where the build lies. Raises UsageError for a folder without one: a typing error must not pass as a skip."""
-    folder = os.environ.get("SDK")
-    if not folder:
-        return None
-    path = Path(folder).resolve()
-    if not (path / "dist" / "index.js").is_file():
-        raise pytest.UsageError(f"SDK={folder}: there is no dist/index.js")
-    return path
+BUILD = ClientBuild("SDK", "dist/index.js", Path(__file__).parent)
 
 
 @pytest.fixture(scope="session")
 def sdk() -> Path:
     """The folder with the build."""
-    path = sdk_folder()
+    path = BUILD.folder()
     assert path is not None
     return path
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if sdk_folder() is None:
-        for item in items:
-            if Path(__file__).parent in item.path.parents:
-                item.add_marker(pytest.mark.skip(reason=ASK))
+    BUILD.skip_without(items)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    skipped = [report for report in terminalreporter.stats.get("skipped", []) if ASK in str(report.longrepr)]
-    if skipped:
-        terminalreporter.write_line(f"tests/sdk: {len(skipped)} skipped: {ASK}")
+    BUILD.tell_skipped(terminalreporter)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -46,9 +47,11 @@ async def command(sdk: Path, rig: Rig, *words: str, typed: Sequence[tuple[str, s
 
     Each of `typed` is a text to wait for, and a line to type then.
     """
-    program = sdk / "dist" / "cli.js"
-    if not program.is_file():
-        pytest.skip("this build has no command line")
+    named = json.loads((sdk / "package.json").read_text()).get("bin", {}).get("pinecall")
+    if named is None:
+        pytest.skip("this version of the client has no command line")
+    program = sdk / named
+    assert program.is_file(), f"the build lacks {named}, which its package.json promises"
     gateway = (f"--server={rig.http}/", f"--playground={rig.http}", f"--api-key={KEY}")
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(

@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
-ASK = "set WEB=<folder with dist/core/index.js>: the web client is not ours to ship"
+from tests.client_build import ClientBuild
 
-
-def web_folder() -> Path | None:
-    """Where the build lies. Raises UsageError for a folder without one: a typing error must not pass as a skip."""
-    folder = os.environ.get("WEB")
-    if not folder:
-        return None
-    path = Path(folder).resolve()
-    if not (path / "dist" / "core" / "index.js").is_file():
-        raise pytest.UsageError(f"WEB={folder}: there is no dist/core/index.js")
-    return path
+BUILD = ClientBuild("WEB", "dist/core/index.js", Path(__file__).parent)
 
 
 @pytest.fixture(scope="session")
 def web() -> Path:
     """The folder with the build."""
-    path = web_folder()
+    path = BUILD.folder()
     assert path is not None
     return path
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if web_folder() is None:
-        for item in items:
-            if Path(__file__).parent in item.path.parents:
-                item.add_marker(pytest.mark.skip(reason=ASK))
+    BUILD.skip_without(items)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    skipped = [report for report in terminalreporter.stats.get("skipped", []) if ASK in str(report.longrepr)]
-    if skipped:
-        terminalreporter.write_line(f"tests/web: {len(skipped)} skipped: {ASK}")
+    BUILD.tell_skipped(terminalreporter)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import msgspec
+
+_Entry = TypeVar("_Entry")
 
 RING_SECONDS: Final = 25
 """Every SDK gives a dial up after 30 s; Twilio itself would ring for 60."""
@@ -98,15 +100,20 @@ class Balance(msgspec.Struct, frozen=True):
     currency: str
 
 
-class NumberPage(msgspec.Struct, frozen=True):
-    """Some of the account's numbers, and where the next ones are."""
+class Page(msgspec.Struct, Generic[_Entry], frozen=True, kw_only=True):
+    """A part of one of the account's lists, and where the next part is."""
 
-    incoming_phone_numbers: tuple[IncomingNumber, ...] = ()
+    entries: tuple[_Entry, ...]
     next_page_uri: str | None = None
 
 
-class DomainPage(msgspec.Struct, frozen=True):
-    """Some of the account's SIP domains, and where the next ones are."""
+class NumberPage(Page[IncomingNumber], frozen=True, kw_only=True):
+    """Some of the account's numbers."""
 
-    domains: tuple[SipDomain, ...] = ()
-    next_page_uri: str | None = None
+    entries: tuple[IncomingNumber, ...] = msgspec.field(name="incoming_phone_numbers", default=())
+
+
+class DomainPage(Page[SipDomain], frozen=True, kw_only=True):
+    """Some of the account's SIP domains."""
+
+    entries: tuple[SipDomain, ...] = msgspec.field(name="domains", default=())

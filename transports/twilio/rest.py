@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
+from typing import TypeVar
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import msgspec
@@ -18,10 +20,12 @@ from transports.twilio.records import (
     IncomingNumber,
     NewCall,
     NumberPage,
+    Page,
     SipDomain,
     VoiceWebhook,
 )
 
+_Entry = TypeVar("_Entry")
 _PAGE = 1000
 _PAGES = 20
 """More than 20,000 numbers are not looked at."""
@@ -75,18 +79,8 @@ class TwilioRest:
 
     async def numbers(self, phone_number: str | None = None) -> list[IncomingNumber]:
         """All numbers of the account, or the one of that E.164 form if the account has it. Raises CarrierError."""
-        query = [("PageSize", str(_PAGE))]
-        if phone_number is not None:
-            query.append(("PhoneNumber", phone_number))
-        found: list[IncomingNumber] = []
-        path = "IncomingPhoneNumbers.json"
-        for _ in range(_PAGES):
-            page = await self._account.ask(Ask(path, query=query), NumberPage)
-            found += page.incoming_phone_numbers
-            if page.next_page_uri is None:
-                break
-            query = self._next(page.next_page_uri, path)
-        return found
+        only = [] if phone_number is None else [("PhoneNumber", phone_number)]
+        return await self._all("IncomingPhoneNumbers.json", NumberPage, only)
 
     async def set_number_webhook(self, number_sid: str, webhook: VoiceWebhook) -> IncomingNumber:
         """Send a number's calls there. Raises CarrierError."""
@@ -97,16 +91,7 @@ class TwilioRest:
 
     async def sip_domains(self) -> list[SipDomain]:
         """All SIP domains of the account. Raises CarrierError."""
-        query = [("PageSize", str(_PAGE))]
-        found: list[SipDomain] = []
-        path = "SIP/Domains.json"
-        for _ in range(_PAGES):
-            page = await self._account.ask(Ask(path, query=query), DomainPage)
-            found += page.domains
-            if page.next_page_uri is None:
-                break
-            query = self._next(page.next_page_uri, path)
-        return found
+        return await self._all("SIP/Domains.json", DomainPage)
 
     async def set_domain_webhook(self, domain_sid: str, webhook: VoiceWebhook) -> SipDomain:
         """Send a SIP domain's calls there. Raises CarrierError."""
@@ -126,6 +111,18 @@ class TwilioRest:
 
     async def _update(self, call_sid: str, name: str, value: str) -> None:
         await self._account.ask(Ask(_call(call_sid), [(name, value)]), msgspec.Raw)
+
+    async def _all(self, path: str, kind: type[Page[_Entry]], only: Sequence[tuple[str, str]] = ()) -> list[_Entry]:
+        """One of the account's lists, page after page; `only` narrows it."""
+        query = [("PageSize", str(_PAGE)), *only]
+        found: list[_Entry] = []
+        for _ in range(_PAGES):
+            page = await self._account.ask(Ask(path, query=query), kind)
+            found += page.entries
+            if page.next_page_uri is None:
+                break
+            query = self._next(page.next_page_uri, path)
+        return found
 
     def _next(self, uri: str, path: str) -> list[tuple[str, str]]:
         """The query of the next page. Only ever the same list of the same account: our credentials go with it."""
